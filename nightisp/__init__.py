@@ -1,0 +1,3 @@
+"""Turn raw photographs taken at night into finished sRGB pictures."""
+
+__version__ = "0.1.0"
