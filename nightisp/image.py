@@ -101,7 +101,7 @@ class Image:
     STORAGE: ClassVar[type[np.generic]] = np.float16
 
     samples: Samples
-    shot: Shot = field(default_factory=Shot, kw_only=True)
+    shot: Shot = field(default_factory=lambda: Shot(), kw_only=True)
     window: Window = field(default=Window(0, 0, 0, 0), kw_only=True)  # all zero: the whole array
     balance: Balance = field(default_factory=Balance, kw_only=True)
 
@@ -117,7 +117,11 @@ class Image:
         """Return the rows and columns that `window` counts in, or raise `ImageShapeError`."""
         expected = "(H, W)" if self.CHANNELS is None else f"(H, W, {self.CHANNELS})"
         shape, dtype = self.samples.shape, self.samples.dtype
-        if dtype != np.float32 or len(shape) != 2 + (self.CHANNELS is not None) or shape[2:] not in ((), (self.CHANNELS,)):
+        if (
+            dtype != np.float32
+            or len(shape) != 2 + (self.CHANNELS is not None)
+            or shape[2:] not in ((), (self.CHANNELS,))
+        ):
             raise ImageShapeError(
                 f"samples are {dtype} {shape}; expected float32 {expected}", expected=expected, actual=shape
             )
@@ -135,13 +139,11 @@ class Image:
         """Return the samples as the store keeps them: float16, or uint16 for [0, 1] (docs/decisions/0002)."""
         if self.STORAGE is np.uint16:
             return np.rint(np.clip(self.samples, 0, 1) * np.float32(65535)).astype(np.uint16)
-        return np.clip(self.samples, -65504, 65504).astype(np.float16)
+        return np.asarray(np.clip(self.samples, -65504, 65504).astype(np.float16))
 
     def state(self) -> dict[str, Any]:
         """Return everything but the samples, as JSON values."""
-        return {
-            f.name: _to_json(getattr(self, f.name)) for f in fields(self) if f.name != "samples"
-        }
+        return {f.name: _to_json(getattr(self, f.name)) for f in fields(self) if f.name != "samples"}
 
     @classmethod
     def restore(cls, stored: NDArray[Any], state: dict[str, Any]) -> Self:

@@ -32,11 +32,11 @@ class Networks(Protocol):
         ...
 
 
-def _no_weights(params: Any) -> tuple[str, ...]:
+def _no_weights(_params: Any) -> tuple[str, ...]:
     return ()
 
 
-def _nothing_to_check(shot: Shot, params: Any) -> None:
+def _nothing_to_check(_shot: Shot, _params: Any) -> None:
     return None
 
 

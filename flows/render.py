@@ -1,0 +1,90 @@
+"""The flow: every picture through every stage that it needs, each stage of each picture one task run."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
+
+from nightisp.batch import Batch, FrameResult, Performed, Stop
+from nightisp.engine import Plan
+from nightisp.params import Tree
+from nightisp.run import Job, Observer, Options, Report, execute
+from tasks import stage_task
+
+
+@dataclass
+class Silent:
+    """An observer that says nothing: for deployments."""
+
+    def found(self, batch: Batch) -> None:
+        """Ignore what was found."""
+
+    def began(self, frame: str, stage: str) -> None:
+        """Ignore where a frame is."""
+
+    def ended(self, result: FrameResult) -> None:
+        """Ignore that a frame is through."""
+
+
+@dataclass
+class Hooks:
+    """What the caller in this process wants to see and say: no part of the flow's parameters."""
+
+    observer: Observer = field(default_factory=Silent)
+    stop: Stop = field(default_factory=Stop)
+    report: Report | None = None
+
+
+HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
+
+
+@flow(name="nightisp", flow_run_name="nightisp · {options.frames} · until {options.until}", validate_parameters=True)
+def render(options: Options) -> Any:
+    """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
+    hooks = HOOKS.get() or Hooks()
+    report = execute(options, hooks.observer, hooks.stop, through=_as_task)
+    hooks.report = report
+    create_table_artifact(_table(report), key="pictures", description="What became of each picture.")
+    failed = [f for f in report.frames if f.outcome == "failed"]
+    message = f"{sum(f.outcome == 'rendered' for f in report.frames)} of {len(report.frames)} pictures rendered"
+    return Failed(message=message) if failed else Completed(message=message)
+
+
+def run(options: Options, observer: Observer, stop: Stop) -> Report:
+    """Run the flow in this process and return its account."""
+    hooks = Hooks(observer, stop)
+    token = HOOKS.set(hooks)
+    try:
+        state = render(options, return_state=True)
+    finally:
+        HOOKS.reset(token)
+    if hooks.report is None:
+        state.result()  # raises what went wrong
+        raise AssertionError("the flow ended without a report")
+    return hooks.report
+
+
+def _as_task(options: Options, tree: Tree, plan: Plan, name: str) -> Performed:
+    task = stage_task(name)
+    performed: Performed = task(plan.source.frame, quote(Job.of(options, tree, plan)))
+    return performed
+
+
+def _table(report: Report) -> list[dict[str, Any]]:
+    return [
+        {
+            "picture": result.frame,
+            "outcome": result.outcome,
+            "seconds": round(sum(result.seconds.values()), 2),
+            "computed": ", ".join(s for s, did in result.stages.items() if did == "computed") or "nothing",
+            "file": str(result.output or ""),
+            "error": result.error or "",
+        }
+        for result in report.frames
+    ]

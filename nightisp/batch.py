@@ -1,0 +1,224 @@
+"""Many pictures: find them, look at each before the first pixel, run them side by side, account for every one."""
+
+from __future__ import annotations
+
+import contextvars
+import fnmatch
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nightisp import sources
+from nightisp.engine import Did, Engine, Outcome, Plan
+from nightisp.errors import NightispError, RawFileNotFoundError
+from nightisp.image import Shot
+from nightisp.params import Tree
+from nightisp.pipeline import NAMES, PIPELINE
+
+BYTES_PER_PHOTOSITE = 64
+"""What a frame takes in memory at its peak, measured on 12 megapixels without networks (benchmarks/README.md)."""
+
+Perform = Callable[[Plan, str], "Performed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What one stage did, and where the picture went if it was the last."""
+
+    outcomes: tuple[Outcome, ...]
+    output: Path | None = None
+
+
+@dataclass
+class FrameResult:
+    """What became of one picture."""
+
+    frame: str
+    source: Path
+    outcome: Literal["rendered", "failed", "skipped"] = "skipped"
+    output: Path | None = None
+    error: str | None = None
+    stage: str | None = None
+    stages: dict[str, Did] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What preflight made of the input."""
+
+    plans: tuple[Plan, ...]
+    refused: tuple[FrameResult, ...]
+    photosites: dict[str, int]
+
+
+def prepare(
+    engine: Engine,
+    tree: Tree,
+    inputs: Sequence[Path],
+    *,
+    recursive: bool = False,
+    exclude: Sequence[Path] = (),
+    frames: str = "*",
+) -> Batch:
+    """Find the pictures, look into each, and plan those that can be developed.
+
+    Every file is opened, and decoded too unless the store holds its mosaic, so that all that cannot be taken is
+    named before the first pixel is computed.
+
+    Raises
+    ------
+    RawFileNotFoundError
+        If the input is missing or holds no candidate.
+    """
+    names = sources.name_frames(sources.find(inputs, recursive=recursive, exclude=exclude))
+    paths = [path for path, name in names.items() if fnmatch.fnmatchcase(name, frames)]
+    if not paths:
+        raise RawFileNotFoundError(f"--frames {frames}: matches none of {', '.join(sorted(names.values())[:20])}")
+    ingest = PIPELINE[0]
+
+    def must_decode(source: sources.Source) -> bool:
+        return not engine.store.holds(ingest.name, engine.plan(source, tree).keys[ingest.name])
+
+    looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
+    plans, refused, photosites = (
+        [],
+        [FrameResult(names[r.path], r.path, "failed", error=str(r.error)) for r in refusals],
+        {},
+    )
+    for source, summary in looked:
+        try:
+            plan = engine.plan(source, tree)
+            shot = summary.shot or _shot_in_store(engine, plan)
+            for stage in PIPELINE:
+                stage.check(shot, plan.params[stage.name])
+        except NightispError as error:
+            refused.append(FrameResult(source.frame, source.path, "failed", error=f"{source.path}: {error}"))
+        else:
+            plans.append(plan)
+            photosites[source.frame] = summary.height * summary.width
+    return Batch(tuple(plans), tuple(refused), photosites)
+
+
+def _shot_in_store(engine: Engine, plan: Plan) -> Shot:
+    """Read what the store knows of a raw that was ingested before, so that it need not be decoded again."""
+    ingest = PIPELINE[0].name
+    return Shot.model_validate(engine.store.entry(ingest, plan.keys[ingest]).attributes["state"]["shot"])
+
+
+class Stop:
+    """Asks everyone to stop at the next stage."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Begin no further stage."""
+        self._event.set()
+
+
+def perform(engine: Engine, plan: Plan, name: str, output: Path | None) -> Performed:
+    """Ensure a stage; if it is the last and `output` is given, publish the picture there."""
+    outcomes = engine.ensure(plan, name)
+    if output is None or name != NAMES[-1]:
+        return Performed(outcomes)
+    path, again = engine.publish(plan, output)
+    return Performed((*outcomes, *again), path)
+
+
+def render_frame(
+    engine: Engine,
+    plan: Plan,
+    until: str,
+    run: Perform,
+    stop: Stop,
+    tell: Callable[[str, str], None],
+) -> FrameResult:
+    """Take one picture through all it needs up to `until`; what goes wrong is its own outcome, nobody else's."""
+    result = FrameResult(plan.source.frame, plan.source.path)
+    for name, todo in engine.status(plan, until).items():
+        if stop:
+            return result
+        tell(plan.source.frame, name)
+        if todo == "skipped":
+            result.stages[name] = "skipped"
+            continue
+        try:
+            performed = run(plan, name)
+        except NightispError as error:
+            result.outcome, result.stage, result.error = "failed", name, _named(plan, error)
+            return result
+        except Exception as error:  # a fault of ours, or of the disk: it costs this frame, not the others
+            result.outcome, result.stage = "failed", name
+            result.error = f"{plan.source.path}: {name}: {type(error).__name__}: {error}"
+            return result
+        for outcome in performed.outcomes:
+            if result.stages.get(outcome.stage) != "computed":
+                result.stages[outcome.stage] = outcome.did
+            if outcome.did == "computed":
+                result.seconds[outcome.stage] = round(result.seconds.get(outcome.stage, 0) + outcome.seconds, 4)
+        result.output = performed.output or result.output
+    result.outcome = "rendered"
+    return result
+
+
+def _named(plan: Plan, error: NightispError) -> str:
+    text = str(error)
+    return text if plan.source.path.name in text else f"{plan.source.path}: {text}"
+
+
+def render_all(
+    batch: Batch,
+    render: Callable[[Plan], FrameResult],
+    *,
+    workers: int,
+    memory: int,
+    stop: Stop,
+    done: Callable[[FrameResult], None] | None = None,
+) -> list[FrameResult]:
+    """Run frames in threads, as many at once as `workers` and the memory budget allow; one always may.
+
+    Parameters
+    ----------
+    memory
+        Bytes for all frames in flight together.
+    done
+        Called in this thread for each frame that ends.
+
+    Returns
+    -------
+    list of FrameResult
+        One for every frame of the batch, in its order.
+    """
+    results: dict[str, FrameResult] = {}
+    running: dict[Future[FrameResult], tuple[Plan, int]] = {}
+    waiting = list(reversed(batch.plans))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="frame")
+    try:
+        while (waiting and not stop) or running:
+            while waiting and not stop and len(running) < workers:
+                cost = batch.photosites[waiting[-1].source.frame] * BYTES_PER_PHOTOSITE
+                if running and sum(c for _, c in running.values()) + cost > memory:
+                    break
+                plan = waiting.pop()
+                future = pool.submit(contextvars.copy_context().run, render, plan)
+                running[future] = (plan, cost)
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in finished:
+                plan, _ = running.pop(future)
+                result = future.result()
+                results[plan.source.frame] = result
+                if done:
+                    done(result)
+    except KeyboardInterrupt:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [results.get(p.source.frame) or FrameResult(p.source.frame, p.source.path) for p in batch.plans]

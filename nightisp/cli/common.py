@@ -1,0 +1,103 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nightisp.models.weights import Library
+    from nightisp.params import Tree
+    from nightisp.store import Store
+
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Artifact store. [default: NIGHTISP_STORE, or artifacts/ of the project]")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Folder of weights, looked into before the others.")
+]
+ParamsOption = Annotated[
+    Path | None, typer.Option("--params", help="Parameters. [default: params.yaml of the project, or the defaults]")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STAGE.NAME=VALUE", help="Override one parameter; repeatable.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N: where networks run.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Pictures at once. [default: cores]")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Budget for all pictures, as 6GB. [default: 60 % of what is free]"),
+]
+
+
+def open_store(store: Path | None) -> Store:
+    """Open the artifact store."""
+    from nightisp.project import store_folder
+    from nightisp.store import Store
+
+    return Store(store_folder(store))
+
+
+def open_library(weights: Path | None) -> Library:
+    """Open the weights."""
+    from nightisp.models.weights import Library
+    from nightisp.project import weights_folders
+
+    return Library(weights_folders(weights))
+
+
+def read_params(params: Path | None, settings: Sequence[str] | None) -> Tree:
+    """Read and check the parameters."""
+    from nightisp.params import load
+    from nightisp.project import params_file
+
+    return load(params_file(params), settings or ())
+
+
+def memory_budget(given: str | None) -> int:
+    """Return a budget in bytes: `6GB`, `500 MB`, `4GiB`; 60 % of what is available if none is given."""
+    import psutil
+
+    if given is None:
+        return int(0.6 * psutil.virtual_memory().available)
+    return parse_size(given)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Return bytes for `6GB`, `500 MB`, `4GiB`."""
+    import re
+
+    from nightisp.errors import ParamsError
+
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not found or found[2].upper() not in _UNITS:
+        raise ParamsError(f"{text}: is no size; expected for example 6GB or 500MB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def parse_age(text: str) -> float:
+    """Return seconds for `30d`, `12h`, `15m`."""
+    import re
+
+    from nightisp.errors import ParamsError
+
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
+    if not found:
+        raise ParamsError(f"{text}: is no age; expected for example 30d, 12h or 15m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+def in_words(size: float) -> str:
+    """Return bytes for people: `1.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,128 @@
+"""`nightisp flow`: render pictures."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightisp.cli.common import (
+    DeviceOption,
+    MemoryOption,
+    ParamsOption,
+    SetOption,
+    StoreOption,
+    WeightsOption,
+    WorkersOption,
+    memory_budget,
+)
+
+if TYPE_CHECKING:
+    from nightisp.run import Options, Report
+
+app = typer.Typer(help="Render pictures.", no_args_is_help=True)
+
+
+class EngineName(StrEnum):
+    """Who schedules the stages."""
+
+    prefect = "prefect"
+    local = "local"
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command()
+def run(
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", help="Raw files, and folders of them; repeatable. [default: data/]")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", help="Folder of the finished pictures.")] = Path("output"),
+    store: StoreOption = None,
+    weights: WeightsOption = None,
+    params: ParamsOption = None,
+    settings: SetOption = None,
+    frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
+    until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = "export",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    memory: MemoryOption = None,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="prefect records the run for its UI; local runs the same without.")
+    ] = EngineName.prefect,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run, and why.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
+) -> None:
+    """Render raws into finished pictures; stages whose artifacts are in the store are not run again."""
+    from nightisp.run import Options
+
+    options = Options(
+        inputs=tuple(inputs or [Path("data")]),
+        output=output,
+        store=store,
+        weights=weights,
+        params=params,
+        settings=tuple(settings or ()),
+        frames=frames,
+        until=until,
+        device=device,
+        workers=workers,
+        memory=memory_budget(memory),
+        recursive=recursive,
+    )
+    if dry_run:
+        _tell(options, as_json)
+        return
+    report = _run(options, engine, quiet=as_json)
+    if as_json:
+        from nightisp.run import as_json as to_json
+
+        typer.echo(json.dumps(to_json(report), ensure_ascii=False))
+    if report.status:
+        raise typer.Exit(report.status)
+
+
+def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
+    from nightisp.batch import Stop
+    from nightisp.cli.progress import Progress, interruptible
+    from nightisp.run import execute
+
+    stop = Stop()
+    with Progress(quiet=quiet) as progress, interruptible(stop):
+        if engine is EngineName.local:
+            report = execute(options, progress, stop)
+        else:
+            progress.say("starting Prefect")
+            from flows.render import run as run_flow
+
+            report = run_flow(options, progress, stop)
+    if not quiet:
+        progress.close_with(report)
+    return report
+
+
+def _tell(options: Options, as_json: bool) -> None:
+    from nightisp.explain import explain
+    from nightisp.run import begin
+
+    engine, _, batch = begin(options)
+    rows = [
+        {"frame": plan.source.frame, "stage": stage, "would": todo, "why": why}
+        for plan in batch.plans
+        for stage, todo, why in explain(engine, plan, options.until)
+    ]
+    if as_json:
+        typer.echo(json.dumps({"stages": rows, "refused": [r.error for r in batch.refused]}, ensure_ascii=False))
+    else:
+        for row in rows:
+            typer.echo(f"{row['frame'][:24]:<24} {row['stage']:<17} {row['would']:<8} {row['why']}")
+        for refused in batch.refused:
+            typer.echo(f"refused: {refused.error}", err=True)
+    if batch.refused:
+        raise typer.Exit(3)

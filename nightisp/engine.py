@@ -1,0 +1,251 @@
+"""One picture through the pipeline: its keys, what they lack, and how a stage is run and kept.
+
+Every scheduler (Prefect, DVC, the plain local one) calls the same `Engine.ensure`, which does nothing when the store
+already holds the key. Nothing here knows which scheduler it works for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from nightisp import code
+from nightisp import params as parameters
+from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError
+from nightisp.pipeline import NAMES, PIPELINE, index
+from nightisp.publish import publish, target
+from nightisp.raw import RawFile
+from nightisp.sources import Source
+from nightisp.sources import digest as digest_source
+from nightisp.stage import Params, Stage
+from nightisp.store import Store
+
+Did = Literal["computed", "cached", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one frame needs: the parameters and the key of every stage. Knows no pixel."""
+
+    source: Source
+    params: Mapping[str, Params]
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one stage of one frame."""
+
+    stage: str
+    key: str
+    did: Did
+    seconds: float = 0.0
+
+
+@dataclass
+class Engine:
+    """Runs stages into a store.
+
+    Parameters
+    ----------
+    store
+        Where artifacts are kept.
+    library, networks
+        Where weights are found, and what loads them onto the device: `nightisp.models.weights`.
+    """
+
+    store: Store
+    library: Any
+    networks: Any
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _device: threading.Lock = field(default_factory=threading.Lock)
+
+    def plan(self, source: Source, tree: parameters.Tree) -> Plan:
+        """Work out the parameters and keys of a frame.
+
+        Raises
+        ------
+        ParamsError
+            If the frame's sidecar names what there is not.
+        WeightsNotFoundError
+            If a chosen network has no weights.
+        """
+        chosen = parameters.for_frame(tree, source.overrides, f"sidecar of {source.path.name}")
+        keys: dict[str, str] = {}
+        upstream = source.digest
+        for stage in PIPELINE:
+            upstream = keys[stage.name] = stage_key(stage, chosen[stage.name], self.library, upstream)
+        return Plan(source, chosen, keys)
+
+    def status(self, plan: Plan, until: str = NAMES[-1]) -> dict[str, Literal["compute", "cached", "skipped"]]:
+        """Tell for each stage up to `until` what is to be done.
+
+        Looking back from `until`, stages are computed until one is found that the store holds; what comes before is
+        cached where it is held, and skipped, since nothing needs it, where it is not.
+        """
+        status: dict[str, Literal["compute", "cached", "skipped"]] = {}
+        needed = True
+        for stage in reversed(PIPELINE[: index(until) + 1]):
+            held = self.store.holds(stage.name, plan.keys[stage.name])
+            status[stage.name] = "cached" if held else "compute" if needed else "skipped"
+            needed = needed and not held
+        return dict(reversed(status.items()))
+
+    def ensure(self, plan: Plan, name: str) -> tuple[Outcome, ...]:
+        """See to it that the store holds the artifact of a stage; compute it, and what it lacks, if it does not.
+
+        Returns
+        -------
+        tuple of Outcome
+            Of this stage, last; before it those of ancestors that had to be computed.
+        """
+        stage, key = PIPELINE[index(name)], plan.keys[name]
+        with self._alone(key):
+            if self.store.holds(name, key):
+                return (Outcome(name, key, "cached"),)
+            image, before = self._input(plan, stage)
+            seconds = self._compute(plan, stage, image)
+        return (*before, Outcome(name, key, "computed", seconds))
+
+    def publish(self, plan: Plan, output: Path) -> tuple[Path, tuple[Outcome, ...]]:
+        """Put the finished picture into `output`, unless the file there is that picture already.
+
+        Returns
+        -------
+        path, outcomes
+            The file, and what had to be computed because the artifact turned out to be damaged.
+        """
+        last = PIPELINE[-1]
+        entry = self.store.entry(last.name, plan.keys[last.name])
+        done: tuple[Outcome, ...] = ()
+        for attempt in (1, 2):
+            try:
+                state = entry.attributes["state"]
+                path = target(output, plan.source.frame, state["suffix"])
+                if not _is_intact(path, state):
+                    publish(self.store.read(last.name, entry.key, last.gives).content, path)
+            except (ArtifactDamagedError, ArtifactNotFoundError):
+                if attempt == 2:
+                    raise
+                self.store.remove(entry)
+                done = self.ensure(plan, last.name)
+            else:
+                return path, done
+        raise AssertionError("unreachable")
+
+    def load(self, plan: Plan, name: str) -> Any:
+        """Return the picture as a stage left it, computing what the store lacks."""
+        return self._load(plan, PIPELINE[index(name)])[0]
+
+    def _input(self, plan: Plan, stage: Stage) -> tuple[Any, tuple[Outcome, ...]]:
+        place = index(stage.name)
+        return self._load(plan, PIPELINE[place - 1]) if place else (RawFile(plan.source.path), ())
+
+    def _load(self, plan: Plan, stage: Stage) -> tuple[Any, tuple[Outcome, ...]]:
+        key = plan.keys[stage.name]
+        done: tuple[Outcome, ...] = ()
+        for attempt in (1, 2):
+            try:
+                return self.store.read(stage.name, key, stage.gives), done
+            except (ArtifactNotFoundError, ArtifactDamagedError):
+                if attempt == 2:
+                    raise
+                self.store.remove(self.store.entry(stage.name, key))
+                done = tuple(o for o in self.ensure(plan, stage.name) if o.did == "computed")
+        raise AssertionError("unreachable")
+
+    def _compute(self, plan: Plan, stage: Stage, image: Any) -> float:
+        from nightisp.preview import preview
+
+        chosen = plan.params[stage.name]
+        begun = time.perf_counter()
+        with self._one_at_a_time(stage, chosen):
+            result = stage(image, chosen, self.networks).rounded()
+        seconds = time.perf_counter() - begun
+        if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
+            raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
+        self.store.write(stage.name, plan.keys[stage.name], result, preview(result), self._record(plan, stage, seconds))
+        return seconds
+
+    def _record(self, plan: Plan, stage: Stage, seconds: float) -> dict[str, Any]:
+        place, chosen = index(stage.name), plan.params[stage.name]
+        return {
+            "frame": plan.source.frame,
+            "source": {"name": plan.source.path.name, "sha256": plan.source.digest},
+            "params": parameters.canonical(chosen),
+            "code": code.digest(stage.module),
+            "weights": {name: self.library.digest(name) for name in stage.weights(chosen)},
+            "upstream": [plan.keys[PIPELINE[place - 1].name] if place else plan.source.digest],
+            "device": str(self.networks.device) if stage.weights(chosen) else "cpu",
+            "seconds": round(seconds, 4),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Let one thread at a time work on a key: two frames of one content are computed once."""
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            yield
+
+    @contextmanager
+    def _one_at_a_time(self, stage: Stage, chosen: Params) -> Iterator[None]:
+        """Let one network at a time use the device; it fills it by itself."""
+        if not stage.weights(chosen):
+            yield
+            return
+        with self._device:
+            yield
+
+
+def stage_key(stage: Stage, chosen: Params, library: Any, upstream: str) -> str:
+    """Return the key of a stage's result, SHA-256 in hexadecimal.
+
+    It stands for everything that decides the samples, and for nothing else: the stage, its code, its parameters, its
+    weights and its input. Paths, names, times, device and threads do not enter.
+    """
+    content = {
+        "stage": stage.name,
+        "code": code.digest(stage.module),
+        "params": parameters.canonical(chosen),
+        "weights": [library.digest(name) for name in stage.weights(chosen)],
+        "upstream": upstream,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part in computing: provenance, never part of a key."""
+    from importlib.metadata import PackageNotFoundError, version
+    from platform import python_version
+
+    import nightisp
+
+    found = {"nightisp": nightisp.__version__, "python": python_version()}
+    for package in ("numpy", "opencv-python-headless", "rawpy", "torch", "zarr"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_intact(path: Path, state: Mapping[str, Any]) -> bool:
+    try:
+        if path.stat().st_size != state["size"]:
+            return False
+        with path.open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == state["sha256"])
+    except OSError:
+        return False

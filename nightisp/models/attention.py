@@ -1,0 +1,145 @@
+# mypy: disallow-subclassing-any=False
+"""Attention in windows, shifted or overlapping, over features kept as (N, H, W, C) (:cite:`chen2023hat`)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def relative_index(window: int, reach: int | None = None) -> Tensor:
+    """Tell, for each pair of a query in a window and a key within reach, its row in the table of biases.
+
+    Parameters
+    ----------
+    window
+        Side of the queries' window.
+    reach
+        Side of the keys' window in overlapping attention, which counts offsets the other way round; rows of keys to
+        the upper left come out negative there and count from the table's end, as published: the table has exactly
+        as many rows as there are offsets.
+
+    Returns
+    -------
+    Tensor
+        int64 (window², reach²); (window², window²) without `reach`.
+    """
+    query = torch.arange(window)[:, None]
+    if reach is None:
+        reach = window
+        offset = query - torch.arange(window) + window - 1
+    else:
+        offset = torch.arange(reach) - query + window - reach + 1  # (window, reach)
+    index = offset[:, None, :, None] * (window + reach - 1) + offset[None, :, None, :]
+    return index.reshape(window * window, reach * reach)
+
+
+class WindowAttention(nn.Module):
+    """Let each pixel attend to those of its window.
+
+    Parameters
+    ----------
+    features, heads
+        Features of a pixel, and the heads that share them.
+    window
+        Side of a window; height and width of the features must be multiples.
+    shift
+        How far windows lie to the lower right of the picture's corner. The last row and column of windows then hold
+        pixels of opposite borders, which do not see one another.
+    """
+
+    def __init__(self, features: int, window: int, heads: int, shift: int) -> None:
+        super().__init__()
+        self.window, self.heads, self.shift = window, heads, shift
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.qkv = nn.Linear(features, 3 * features)
+        self.proj = nn.Linear(features, features)
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return what pixels, (N, H, W, C), learn from their windows; `index` is `relative_index(window)`."""
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
+        n, height, width, features = x.shape
+        w, heads = self.window, self.heads
+        qkv = self.qkv(x).view(n, height // w, w, width // w, w, 3, heads, features // heads)
+        bias = _bias(self.relative_position_bias_table, index)
+        attended = qkv.new_empty(n, *qkv.shape[1:5], heads, features // heads)
+        for rows, columns, mask in self._regions(x.device):
+            part = qkv[:, rows, :, columns].permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, n, down, across, heads, w, w, d)
+            if part.numel():
+                q, k, v = part.reshape(3, -1, heads, w * w, part.shape[-1])  # the one copy
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if mask is None else bias + mask)
+                y = y.view(*part.shape[1:])  # (n, down, across, heads, w, w, d)
+                attended[:, rows, :, columns] = y.permute(0, 1, 4, 2, 5, 3, 6)
+        y = self.proj(attended.view(n, height, width, features))
+        return y.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else y
+
+    def _regions(self, device: torch.device) -> list[tuple[slice, slice, Tensor | None]]:
+        # Only the last row and column of shifted windows hold pixels of opposite borders. Masking those alone keeps
+        # the bias one (heads, w², w²) array; the usual mask for every window would be as many times larger.
+        if not self.shift:
+            return [(slice(None), slice(None), None)]
+        inner, last = slice(None, -1), slice(-1, None)
+        right, bottom, corner = _border_masks(self.window, self.shift, device)
+        return [(inner, inner, None), (inner, last, right), (last, inner, bottom), (last, last, corner)]
+
+
+class OverlappingAttention(nn.Module):
+    """Let each window attend to a larger one around it, then run a perceptron pixel by pixel.
+
+    Parameters
+    ----------
+    features, heads
+        Features of a pixel, and the heads that share them.
+    window, reach
+        Side of the queries' and of the keys' window.
+    perceptron
+        Takes and gives (N, H, W, C).
+    """
+
+    def __init__(self, features: int, window: int, reach: int, heads: int, perceptron: nn.Module) -> None:
+        super().__init__()
+        self.window, self.reach, self.heads = window, reach, heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((window + reach - 1) ** 2, heads))
+        self.norm1 = nn.LayerNorm(features)
+        self.qkv = nn.Linear(features, 3 * features)
+        self.proj = nn.Linear(features, features)
+        self.norm2 = nn.LayerNorm(features)
+        self.mlp = perceptron
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the features, (N, H, W, C); `index` is `relative_index(window, reach)`."""
+        n, height, width, features = x.shape
+        w, reach, heads = self.window, self.reach, self.heads
+        q, kv = self.qkv(self.norm1(x)).split((features, 2 * features), dim=-1)
+        q = q.view(n, height // w, w, width // w, w, heads, -1).permute(0, 1, 3, 5, 2, 4, 6)
+        margin = (reach - w) // 2  # zeros beyond the picture, unmasked: as trained
+        kv = F.pad(kv, (0, 0, margin, margin, margin, margin)).unfold(1, reach, w).unfold(2, reach, w)
+        kv = kv.unflatten(3, (2, heads, -1)).permute(3, 0, 1, 2, 4, 6, 7, 5)  # (2, n, down, across, heads, reach², d)
+        k, v = kv.reshape(2, -1, heads, reach * reach, features // heads)
+        bias = _bias(self.relative_position_bias_table, index)
+        y = F.scaled_dot_product_attention(q.reshape(-1, heads, w * w, features // heads), k, v, attn_mask=bias)
+        y = y.view(*q.shape).permute(0, 1, 4, 2, 5, 3, 6).reshape(n, height, width, features)
+        x = x + self.proj(y)
+        return x + self.mlp(self.norm2(x))
+
+
+def _bias(table: Tensor, index: Tensor) -> Tensor:
+    return table[index].permute(2, 0, 1).contiguous().unsqueeze(0)  # (1, heads, queries, keys)
+
+
+@lru_cache(maxsize=8)
+def _border_masks(window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what keeps pixels of opposite borders apart in the last column, row and corner of shifted windows."""
+
+    def apart(down: Tensor, across: Tensor) -> Tensor:
+        region = (2 * down[:, None] + across[None, :]).flatten()
+        return torch.where(region[:, None] == region[None, :], 0.0, -100.0)
+
+    with torch.inference_mode(False):  # what is kept here may serve training too
+        side = (torch.arange(window, device=device) >= window - shift).long()
+        nothing = torch.zeros_like(side)
+        return apart(nothing, side), apart(side, nothing), apart(side, side)

@@ -1,0 +1,87 @@
+# mypy: disallow-subclassing-any=False
+"""The residual U-Net that denoises a packed Bayer mosaic (:cite:`ntire2023night`, after :cite:`ronneberger2015unet`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class DenoiseUNet(nn.Module):
+    """Estimate what must be added to a packed mosaic to take the noise out of it.
+
+    Convolutions are 3 x 3 and have no biases, so that the network scales: brighter in, brighter out. Levels shrink by
+    2 x 2 averages and grow by 2 x 2 transposed convolutions, which are added to what the same level held before.
+
+    Parameters
+    ----------
+    channels
+        Planes of the packed mosaic; the published order is R, G, B, G.
+    width
+        Features at every level.
+    levels
+        Resolutions from full to coarsest. Height and width must divide by `2 ** (levels - 1)`: 4 as published.
+    """
+
+    def __init__(self, channels: int = 4, width: int = 64, levels: int = 3) -> None:
+        super().__init__()
+        self.levels = levels
+        self.last = 2 * levels - 1  # encoder and decoder levels are numbered in one row
+        for level in range(1, self.last + 1):
+            if level > levels:
+                self.add_module(f"deconv{level - levels}", nn.ConvTranspose2d(width, width, 2, stride=2, bias=False))
+            if level == 1 or level > levels:
+                self.add_module(f"conv{level}_1", _convolution(channels if level == 1 else width, width))
+            self.add_module(f"res_conv{level}_1", _convolution(width, width))
+            self.add_module(f"res_conv{level}_2", _convolution(width, width))
+        self.add_module(f"conv{self.last + 1}_1", _convolution(width, width))
+        self.add_module(f"conv{self.last + 2}_1", _convolution(width, channels))
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return the residual, to be added to the mosaic and clipped by the caller.
+
+        Parameters
+        ----------
+        packed
+            float (N, 4, H, W), linear; the published weights saw BGGR mosaics clipped to `[0, max(3 mean, 0.9)]`.
+
+        Returns
+        -------
+        Tensor
+            float (N, 4, H, W), not clipped, of either sign.
+        """
+        held = []
+        x = packed
+        for level in range(1, self.levels + 1):
+            x = self._rectified("conv1_1", x) if level == 1 else F.avg_pool2d(x, 2)  # (N, width, H / 2^k, W / 2^k)
+            x = self._refined(level, x)
+            held.append(x)
+        held.pop()
+        for level in range(self.levels + 1, self.last + 1):
+            x = self.get_submodule(f"deconv{level - self.levels}")(x) + held.pop()
+            x = self._refined(level, self._rectified(f"conv{level}_1", x))
+        x = self._rectified(f"conv{self.last + 1}_1", x)
+        return self.get_submodule(f"conv{self.last + 2}_1")(x)
+
+    def _rectified(self, name: str, x: Tensor) -> Tensor:
+        return F.relu(self.get_submodule(name)(x), inplace=True)
+
+    def _refined(self, level: int, x: Tensor) -> Tensor:
+        return x + self._rectified(f"res_conv{level}_2", self._rectified(f"res_conv{level}_1", x))
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+def variant(shapes: Mapping[str, torch.Size]) -> dict[str, object]:
+    """Return the constructor's arguments that give tensors of these names and shapes."""
+    width, channels = shapes["conv1_1.weight"][:2]
+    return {
+        "channels": channels,
+        "width": width,
+        "levels": 1 + sum(name.startswith("deconv") for name in shapes),
+    }

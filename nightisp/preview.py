@@ -1,0 +1,91 @@
+"""Show any state of a picture as a small sRGB picture, to look at and not to measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightisp.bayer import to_half_rgb
+from nightisp.export import EncodedPicture
+from nightisp.image import DisplayImage, Image, LinearImage, Mosaic, Samples, Window
+from nightisp.orientation import orient
+
+BRIGHTEST_PERCENTILE = 99.5  # this luminance is shown as 1: lamps may burn out, the street beneath is to be seen
+GAMMA = 2.2
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Y of linear sRGB
+
+
+def preview(image: Image | EncodedPicture, longest: int = 320) -> NDArray[np.uint8]:
+    """Return a small sRGB picture of any state, uint8 (h, w, 3), the longer side at most `longest`.
+
+    The visible part, upright, area-averaged down and never enlarged. A mosaic has one pixel for each 2 x 2 block.
+    Linear light is scaled so that the 99.5th percentile of its luminance is 1, then shown by gamma 2.2; as long as
+    no white balance is applied, the camera's as-shot one stands in for it, if known. Display light is shown as it
+    is. A sample that is not a number is shown black, an infinite one white or black.
+    """
+    if isinstance(image, EncodedPicture):
+        return _shrunk(_decoded(image.content), longest)
+    if isinstance(image, DisplayImage):
+        return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation)
+    if isinstance(image, Mosaic):
+        light = _half_rgb(image)  # (h/2, w/2, 3)
+    elif isinstance(image, LinearImage):
+        light = image.visible()
+    else:
+        raise TypeError(f"a {type(image).__name__} is no state of a picture")
+    light = _finite_and_shrunk(light, longest) * _gains(image)
+    brightest = float(np.percentile(light @ _LUMINANCE, BRIGHTEST_PERCENTILE))
+    if brightest > 0:
+        light = light / np.float32(brightest)
+    shown = _levels(np.clip(light, 0, 1) ** np.float32(1 / GAMMA))
+    return orient(shown, image.shot.orientation)
+
+
+def _half_rgb(mosaic: Mosaic) -> Samples:
+    top, left, height, width = mosaic.window
+    rows, columns = mosaic.samples.shape
+    # Whole blocks only; where the window is one photosite high or wide, its neighbor outside completes the block.
+    height, width = max(height // 2 * 2, 2), max(width // 2 * 2, 2)
+    whole = Window(min(top, rows - height), min(left, columns - width), height, width)
+    return to_half_rgb(mosaic.samples[whole.slices], mosaic.cfa.shifted(whole.top, whole.left))
+
+
+def _gains(image: Image) -> Samples:
+    neutral = image.shot.as_shot_neutral
+    in_camera_light = isinstance(image, Mosaic) or (isinstance(image, LinearImage) and image.space == "camera")
+    if not in_camera_light or image.balance.method != "none" or neutral is None or min(neutral) <= 0:
+        return np.ones(3, np.float32)
+    return np.array([neutral[1] / value for value in neutral], np.float32)
+
+
+def _finite_and_shrunk(samples: Samples, longest: int) -> Samples:
+    small = _shrunk(samples, longest)
+    if np.isfinite(small).all():  # looked at when small: a pass over every sample costs more than all the rest
+        return small
+    return _shrunk(np.nan_to_num(samples, nan=0, posinf=1, neginf=0), longest)
+
+
+def _shrunk(samples: NDArray[Any], longest: int) -> NDArray[Any]:
+    import cv2
+
+    height, width = samples.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return samples
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    shrunk: NDArray[Any] = cv2.resize(np.ascontiguousarray(samples), size, interpolation=cv2.INTER_AREA)
+    return shrunk
+
+
+def _levels(samples: Samples) -> NDArray[np.uint8]:
+    return np.rint(np.clip(samples, 0, 1) * 255).astype(np.uint8)
+
+
+def _decoded(content: bytes) -> NDArray[np.uint8]:
+    import cv2
+
+    chosen = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), chosen)  # B, G, R
+    return np.ascontiguousarray(decoded[..., ::-1])

@@ -1,0 +1,49 @@
+"""Where a project's files lie: root, store, weights."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+MARKS = ("dvc.yaml", "params.yaml")
+
+
+def root(start: Path | None = None) -> Path | None:
+    """Return the nearest folder, upwards from `start`, that holds dvc.yaml and params.yaml; None if there is none."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if all((folder / m).is_file() for m in MARKS)), None)
+
+
+def outermost(folder: Path) -> Path:
+    """Return the project that a temporary copy was made of (`dvc exp run --temp` makes it inside `.dvc`)."""
+    parts = folder.parts
+    return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else folder
+
+
+def store_folder(given: Path | None = None) -> Path:
+    """Return the artifact store: as given, else NIGHTISP_STORE, else `artifacts` of the project or of this folder."""
+    if given:
+        return given
+    if named := os.environ.get("NIGHTISP_STORE"):
+        return Path(named)
+    return outermost(root() or Path.cwd()) / "artifacts"
+
+
+def weights_folders(given: Path | None = None) -> tuple[Path, ...]:
+    """Return where weights are looked for, in order: as given, NIGHTISP_WEIGHTS, the project's, the package's."""
+    named = os.environ.get("NIGHTISP_WEIGHTS")
+    project = root()
+    folders = [
+        given,
+        Path(named) if named else None,
+        project / "weights" if project else None,
+        Path(str(files("nightisp"))) / "weights",
+    ]
+    return tuple(dict.fromkeys(folder for folder in folders if folder))
+
+
+def params_file(given: Path | None = None) -> Path | None:
+    """Return the params file: as given, else the project's, else None (the defaults)."""
+    project = root()
+    return given or (project / "params.yaml" if project else None)

@@ -1,0 +1,119 @@
+"""Put finished files into a folder: whole or not at all, and only where something changes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from nightisp.errors import OutputError
+
+LONGEST_NAME = 255  # bytes of a file name, on the file systems in use
+
+# What no file name holds on Linux, macOS or Windows: separators, wildcards, control characters, lone surrogates.
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run again; every finished stage is kept in the store",
+    errno.EDQUOT: "free some of your quota and run again; every finished stage is kept in the store",
+    errno.EROFS: "the file system is read-only; choose another folder with --output",
+    errno.EACCES: "make it writable for you, or choose another folder with --output",
+    errno.EPERM: "make it writable for you, or choose another folder with --output",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder with --output",
+    errno.EEXIST: "a file stands where the folder should be; move it, or choose another folder with --output",
+    errno.EISDIR: "a folder has the picture's name; move it, or choose another folder with --output",
+}
+
+
+def target(output: Path, frame: str, suffix: str) -> Path:
+    """Return where the picture of a frame goes: always a file directly in `output`.
+
+    A frame whose name is no file name everywhere (separators, `..`, control characters, Windows' reserved names, too
+    many bytes) gets one from what can be kept of it and 8 hex digits of its SHA-256, so that two frames never share
+    one.
+
+    Examples
+    --------
+    >>> target(Path("output"), "IMG_8210", ".jpg").name
+    'IMG_8210.jpg'
+    >>> target(Path("output"), "../IMG_8210", ".jpg").name
+    '_IMG_8210-74875719.jpg'
+    """
+    room = LONGEST_NAME - len(suffix.encode())
+    safe = _FORBIDDEN.sub("_", frame).lstrip(".")
+    reserved = _RESERVED.fullmatch(frame) is not None
+    if safe != frame or not safe or reserved or len(safe.encode()) > room:
+        digest = hashlib.sha256(frame.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        kept = safe.replace(".", "_") if reserved else safe or "frame"  # CON.x is reserved as CON is
+        safe = f"{kept.encode()[: room - 9].decode('utf-8', 'ignore')}-{digest}"
+    return output / f"{safe}{suffix}"
+
+
+def publish(content: bytes, path: Path) -> bool:
+    """Write a file so that it is there whole or not at all; leave one that is the same already untouched.
+
+    The bytes go to a temporary file beside, reach the disk, and take the name in one step. On any failure, an
+    interrupt too, the temporary file is removed and what was there before stays.
+
+    Returns
+    -------
+    bool
+        Whether anything was written.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, the disk is full, or a folder has the file's name.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: {os.strerror(errno.EISDIR)}; {_REMEDIES[errno.EISDIR]}")
+    if _holds(path, content):
+        return False
+    temporary = path.with_name(f".nightisp-{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _explained(path, error) from error
+    return True
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder if it is missing, and make sure that a file can be written into it.
+
+    Raises
+    ------
+    OutputError
+        If it cannot.
+    """
+    probe = folder / f".nightisp-{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _explained(folder, error) from error
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:  # missing, or not readable: either way it is to be written
+        return False
+
+
+def _explained(path: Path, error: OSError) -> OutputError:
+    remedy = _REMEDIES.get(error.errno or 0, "choose another folder with --output")
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")

@@ -1,0 +1,92 @@
+"""Why a file cannot be developed: one place for every cause, in words that name the file and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nightisp.errors import RawFileError, RawFileNotFoundError, UnsupportedSensorError
+
+_TO_DNG = "Convert it to DNG (Adobe DNG Converter), or leave it out"
+
+# Name of rawpy's exception -> what it means for the file.
+CAUSES = {
+    "LibRawFileUnsupportedError": "LibRaw knows no raw format or camera like it",
+    "LibRawNotImplementedError": "LibRaw knows the format but cannot decode this kind of it",
+    "LibRawRequestForNonexistentImageError": "it holds no raw picture",
+    "LibRawDataError": "its samples are damaged",
+    "LibRawIOError": "truncated or damaged, LibRaw meets its end too early",
+    "LibRawTooBigError": "its picture is larger than LibRaw takes, or its header is damaged",
+    "LibRawUnsufficientMemoryError": "decoding it needs more memory than there is, or its header is damaged",
+    "LibRawMemPoolOverflowError": "decoding it needs more memory than there is, or its header is damaged",
+    "LibRawBadCropError": "its visible area lies outside the sensor's, so its header is damaged",
+    "LibRawInputClosedError": "it was closed while LibRaw read it",
+    "LibRawNoThumbnailError": "it holds no preview",
+    "LibRawUnsupportedThumbnailError": "its preview cannot be decoded",
+    "LibRawOutOfOrderCallError": "LibRaw was not ready to decode it",
+    "LibRawCancelledByCallbackError": "decoding it was broken off",
+    "LibRawUnspecifiedError": "LibRaw cannot decode it and does not say why",
+    "NotSupportedError": "rawpy and LibRaw do not fit together",
+}
+_COMPRESSIONS = {9: "VC-5 (GoPro's GPR)", 34892: "lossy JPEG", 52546: "JPEG XL"}
+_PICTURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"%PDF": "PDF",
+    b"RIFF": "WebP or film",
+}
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say plainly why a file cannot be opened; other faults of the disk pass as they are, for another try may help.
+
+    Raises
+    ------
+    RawFileNotFoundError, RawFileError
+    """
+    try:
+        path.as_posix().encode()
+        if path.is_dir():
+            raise RawFileError(f"{path}: it is a folder; expected a raw file. Name the folder as --input")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise RawFileError(f"{path}: it is empty; expected a raw file. Copy it again")
+        yield
+    except FileNotFoundError as error:
+        raise RawFileNotFoundError(f"{path}: no such file; check its name") from error
+    except PermissionError as error:
+        raise RawFileError(f"{path}: it may not be read; give yourself the right (chmod u+r)") from error
+    except UnicodeEncodeError as error:
+        raise RawFileError(f"{path.as_posix()!a}: its name is no UTF-8, which LibRaw needs; rename it") from error
+
+
+def truncated(path: Path, size: int, needed: int) -> RawFileError:
+    """Return the error for a file of `size` bytes that should hold `needed`."""
+    return RawFileError(f"{path}: truncated, it holds {size} bytes and its samples end at {needed}; copy it again")
+
+
+def not_bayer(path: Path, what: str) -> UnsupportedSensorError:
+    """Return the error for a photograph that is no Bayer mosaic."""
+    return UnsupportedSensorError(f"{path}: {what}; nightisp develops Bayer mosaics (2 x 2, RGB) only. Leave it out")
+
+
+def refusal(path: Path, compression: int | None, exception: str, words: str) -> RawFileError:
+    """Return the error for a file that LibRaw refused: by rawpy's exception and words, and the samples' TIFF code."""
+    codec, suffix = _COMPRESSIONS.get(compression or 0), path.suffix.lower()
+    if exception == "LibRawFileUnsupportedError":
+        with path.open("rb") as file:
+            head = file.read(16)
+        picture = next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
+        if picture:
+            return RawFileError(f"{path}: it is a finished {picture}; expected a camera's raw. Leave it out")
+        if codec or suffix == ".gpr":
+            codec = codec or _COMPRESSIONS[9]
+            return RawFileError(f"{path}: its samples are compressed by {codec}, which LibRaw lacks. {_TO_DNG}")
+        if suffix == ".x3f":
+            return not_bayer(path, "it is a Foveon raw, three colors at each place")
+    cause = CAUSES.get(exception, words)
+    remedy = "Copy it again" if exception in ("LibRawIOError", "LibRawDataError") else _TO_DNG
+    return RawFileError(f"{path}: {cause}; expected a raw that LibRaw decodes. {remedy}")

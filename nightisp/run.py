@@ -1,0 +1,203 @@
+"""One run over many pictures, whoever schedules it: options in, an account of every picture out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nightisp import params as parameters
+from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
+from nightisp.engine import Engine, Plan
+from nightisp.pipeline import NAMES, PIPELINE, index
+from nightisp.project import params_file, store_folder, weights_folders
+from nightisp.publish import check_writable
+from nightisp.sources import Source
+from nightisp.store import Store
+
+
+class Options(BaseModel):
+    """What to render, with what, to where: plain values, so that any scheduler can carry them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[Path, ...] = Field((Path("data"),), description="raw files, and folders of them")
+    output: Path = Field(Path("output"), description="folder of the finished pictures")
+    store: Path | None = Field(None, description="artifact store; by default that of the project")
+    weights: Path | None = Field(None, description="folder of weights, looked into before the others")
+    params: Path | None = Field(None, description="params file; by default that of the project, or the defaults")
+    settings: tuple[str, ...] = Field((), description="STAGE.NAME=VALUE, laid over the params file")
+    frames: str = Field("*", description="pattern of frame names")
+    until: str = Field(NAMES[-1], description="last stage to run")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    workers: int | None = Field(None, ge=1, description="pictures at once; by default the number of cores")
+    memory: int = Field(4 * 10**9, gt=0, description="bytes for all pictures in flight")
+    recursive: bool = Field(False, description="look into sub-folders")
+
+
+class Observer(Protocol):
+    """Is told how a run goes on."""
+
+    def found(self, batch: Batch) -> None:
+        """Hear what preflight made of the input."""
+
+    def began(self, frame: str, stage: str) -> None:
+        """Hear that a frame comes to a stage; called from many threads."""
+
+    def ended(self, result: FrameResult) -> None:
+        """Hear that a frame is through."""
+
+
+@dataclass
+class Report:
+    """The account of a run: every picture that was found."""
+
+    frames: list[FrameResult] = field(default_factory=list)
+    wall_seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 all rendered, 3 some failed, 130 interrupted."""
+        if self.interrupted:
+            return 130
+        return 3 if any(f.outcome == "failed" for f in self.frames) else 0
+
+
+@cache
+def open_engine(store: Path | None, weights: Path | None, device: str) -> Engine:
+    """Open store and weights, one engine a process for the same three; sweep up what dead processes left."""
+    from nightisp.models.weights import Compute, Library
+
+    library = Library(weights_folders(weights))
+    engine = Engine(Store(store_folder(store)), library, Compute(library, device))
+    engine.store.sweep()
+    return engine
+
+
+def read_tree(options: Options) -> parameters.Tree:
+    """Read and check the parameters of a run."""
+    return parameters.load(params_file(options.params), options.settings)
+
+
+def check_networks(engine: Engine, tree: parameters.Tree) -> None:
+    """Raise at once if a chosen network has no weights, or the device asked for is not there."""
+    chosen = parameters.validate(tree, "params")
+    names = [name for stage in PIPELINE for name in stage.weights(chosen[stage.name])]
+    for name in names:
+        engine.library.find(name)
+    if names:
+        _ = engine.networks.device
+
+
+def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
+    """Check everything that can be checked before the first pixel: parameters, weights, output, every input."""
+    index(options.until)
+    tree = read_tree(options)
+    engine = open_engine(options.store, options.weights, options.device)
+    check_networks(engine, tree)
+    batch = prepare(
+        engine,
+        tree,
+        options.inputs,
+        recursive=options.recursive,
+        exclude=[options.output, engine.store.folder],
+        frames=options.frames,
+    )
+    return engine, tree, batch
+
+
+def execute(
+    options: Options,
+    observer: Observer,
+    stop: Stop,
+    through: Callable[[Options, parameters.Tree, Plan, str], Performed] | None = None,
+) -> Report:
+    """Render every picture that `options` name; what goes wrong with one is written down, and the others go on.
+
+    Parameters
+    ----------
+    through
+        How a scheduler performs one stage of one frame; by default in this thread.
+
+    Raises
+    ------
+    NightispError
+        If the options themselves are at fault, so that there is nothing to render.
+    """
+    begun = time.perf_counter()
+    engine, tree, batch = begin(options)
+    last = options.until == NAMES[-1]
+    if last:
+        check_writable(options.output)
+    observer.found(batch)
+    output = options.output if last else None
+
+    def one_stage(plan: Plan, name: str) -> Performed:
+        return through(options, tree, plan, name) if through else perform(engine, plan, name, output)
+
+    def one_frame(plan: Plan) -> FrameResult:
+        return render_frame(engine, plan, options.until, one_stage, stop, observer.began)
+
+    workers = options.workers or os.cpu_count() or 1
+    rendered = render_all(batch, one_frame, workers=workers, memory=options.memory, stop=stop, done=observer.ended)
+    frames = sorted([*batch.refused, *rendered], key=lambda result: (result.frame, str(result.source)))
+    return Report(frames, time.perf_counter() - begun, interrupted=bool(stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stage of one frame as plain values: what a task is sent, wherever it runs."""
+
+    source: Source
+    tree: parameters.Tree
+    store: Path | None
+    weights: Path | None
+    device: str
+    output: Path | None
+
+    @classmethod
+    def of(cls, options: Options, tree: parameters.Tree, plan: Plan) -> Job:
+        """Return the job of a plan."""
+        output = options.output if options.until == NAMES[-1] else None
+        return cls(plan.source, tree, options.store, options.weights, options.device, output)
+
+    def perform(self, stage: str) -> Performed:
+        """Ensure the stage; if it is the last of the run, publish the picture."""
+        engine = open_engine(self.store, self.weights, self.device)
+        return perform(engine, engine.plan(self.source, self.tree), stage, self.output)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as the object that `flow run --json` prints."""
+    return {
+        "frames": [
+            {
+                "frame": f.frame,
+                "source": str(f.source),
+                "outcome": f.outcome,
+                "output": str(f.output) if f.output else None,
+                "error": f.error,
+                "stages": f.stages,
+                "seconds": f.seconds,
+            }
+            for f in report.frames
+        ],
+        "wall_seconds": round(report.wall_seconds, 3),
+        "peak_rss_bytes": peak_rss(),
+    }
+
+
+def peak_rss() -> int:
+    """Return the most resident memory that this process has held, in bytes."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

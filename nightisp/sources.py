@@ -1,0 +1,209 @@
+"""Which files are to be developed: find them, name their frames, look at each before any pixel is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightisp.challenge import json_beside
+from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
+from nightisp.params import read_yaml
+from nightisp.raw import RawSummary, inspect
+from nightisp.refusals import readable
+
+_DECODABLE = """
+3fr ari arw bay cap cr2 cr3 crw cs1 dc2 dcr dng drf dsc eip erf fff iiq k25 kc2 kdc mdc mef mfw mos mrw nef nrw obm
+orf ori pef ptx pxn qtk raf raw rdc rw2 rwl rwz sr2 srf srw sti
+"""
+RAW_SUFFIXES = frozenset(f".{suffix}" for suffix in _DECODABLE.split())
+"""Suffixes of camera raws that LibRaw decodes, lower case; the content may still be refused (X-Trans in a RAF)."""
+
+UNDECODABLE_SUFFIXES = frozenset({".gpr", ".x3f", ".crm", ".r3d", ".braw", ".nraw", ".ariraw"})
+"""Suffixes of raws that are known and refused: candidates all the same, so that they are reported, not passed over."""
+
+_PNG = ".png"
+_CANDIDATES = RAW_SUFFIXES | UNDECODABLE_SUFFIXES | {_PNG}
+_SIDECAR = ".nightisp.yaml"
+_SHORT = 8
+# Decoding takes memory: a 50-megapixel raw some 200 MB.
+_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A raw that can be developed: its frame's name, its content, and the parameters that its sidecar sets."""
+
+    frame: str
+    path: Path
+    digest: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file that cannot be developed, and why."""
+
+    path: Path
+    error: NightispError
+
+
+def find(inputs: Sequence[Path], *, recursive: bool = False, exclude: Sequence[Path] = ()) -> list[Path]:
+    """List the files to develop, sorted, each once.
+
+    A file that is named is always one of them. Of a folder these are the files with a raw's suffix, also one known to
+    be undecodable, and `.png`; in silence it passes over all others, hidden files and folders, and the excluded folders
+    below it. A folder that is named itself is searched even if it is excluded.
+
+    Raises
+    ------
+    RawFileNotFoundError
+        If an input does not exist, or is a folder without a candidate.
+    """
+    found: dict[str, Path] = {}
+    for path in inputs:
+        if path.is_dir():
+            candidates = list(_candidates(path, recursive, {folder.resolve() for folder in exclude}, set()))
+            if not candidates:
+                where = "in it or its sub-folders" if recursive else "in it (sub-folders: --recursive)"
+                raise RawFileNotFoundError(
+                    f"{path}: no raw photograph {where}; looked for {' '.join(sorted(_CANDIDATES))}"
+                )
+        elif os.path.lexists(path):
+            candidates = [path]
+        else:
+            raise RawFileNotFoundError(f"{path}: no such file or folder; check --input")
+        for candidate in candidates:
+            found.setdefault(os.path.abspath(candidate), candidate)  # noqa: PTH100, resolve() would follow links
+    return [found[key] for key in sorted(found)]
+
+
+def _candidates(folder: Path, recursive: bool, excluded: set[Path], seen: set[Path]) -> Iterator[Path]:
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    try:
+        inside = sorted(folder.iterdir())
+    except PermissionError as error:
+        raise RawFileError(f"{folder}: it may not be listed; give yourself the right (chmod u+rx)") from error
+    for path in inside:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if recursive and path.resolve() not in excluded:
+                yield from _candidates(path, recursive, excluded, seen)
+        elif path.suffix.lower() in _CANDIDATES:
+            yield path
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256, in hexadecimal, of a raw's bytes; of a PNG, that of its own digest and its JSON's.
+
+    Raises
+    ------
+    RawFileError
+        If the file cannot be read, or a PNG has no JSON beside it.
+    """
+    with readable(path):
+        if path.suffix.lower() != _PNG:
+            return _sha256(path).hex()
+        return hashlib.sha256(_sha256(path) + _sha256(json_beside(path))).hexdigest()
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def name_frames(paths: Sequence[Path]) -> dict[Path, str]:
+    """Name the frame of each file: its stem, or where stems collide, stem, suffix and short digest of every one.
+
+    Names are unique also where a file system does not tell upper from lower case.
+
+    Examples
+    --------
+    `a/IMG_1.CR2` and `b/IMG_1.dng` become `IMG_1-cr2-3fa9c1d2` and `IMG_1-dng-07be55a0`.
+    """
+    stems = Counter(path.stem.casefold() for path in paths)
+    return _names(paths, {path: _digest_to_name_by(path) for path in paths if stems[path.stem.casefold()] > 1})
+
+
+def _digest_to_name_by(path: Path) -> str:
+    try:
+        return digest(path)
+    except RawFileError:
+        return "unread"  # `preflight` says why; the name is for its line in the report
+
+
+def _names(paths: Sequence[Path], digests: Mapping[Path, str]) -> dict[Path, str]:
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_stem[path.stem.casefold()].append(path)
+    names = {same[0]: same[0].stem for same in by_stem.values() if len(same) == 1}
+    taken = {name.casefold() for name in names.values()}
+    for path in (path for same in by_stem.values() if len(same) > 1 for path in same):
+        name = first = f"{path.stem}-{path.suffix[1:].lower()}-{digests[path][:_SHORT]}"
+        copies = 1
+        while name.casefold() in taken:
+            copies += 1
+            name = f"{first}-{copies}"
+        taken.add(name.casefold())
+        names[path] = name
+    return {path: names[path] for path in paths}
+
+
+def overrides(path: Path) -> dict[str, Any]:
+    """Return what a raw's sidecar sets, {} if it has none; the values are not checked here.
+
+    The sidecar is `photo.dng.nightisp.yaml`, or `photo.nightisp.yaml` for every raw of this stem.
+
+    Raises
+    ------
+    ParamsError
+        If the sidecar is no YAML of stages and parameters.
+    """
+    for name in (path.name, path.stem):
+        if (sidecar := path.with_name(name + _SIDECAR)).is_file():
+            return read_yaml(sidecar)
+    return {}
+
+
+def preflight(
+    names: Mapping[Path, str], decode: Callable[[Source], bool]
+) -> tuple[list[tuple[Source, RawSummary]], list[Refusal]]:
+    """Look at every file before the first pixel is computed: what can be developed, and what cannot and why.
+
+    Parameters
+    ----------
+    names
+        Files as `find` gives them, with the names of their frames as `name_frames` gives them.
+    decode
+        Whether to decode a file too, which finds all that may be wrong; not needed for one that was ingested before.
+
+    Returns
+    -------
+    looked, refusals
+        Each in the order of `names`.
+    """
+
+    def look_at(path: Path) -> tuple[Source, RawSummary] | NightispError:
+        try:
+            source = Source(names[path], path, digest(path), overrides(path))
+            return source, inspect(path, decode=decode(source))
+        except NightispError as error:
+            return error
+        except OSError as error:
+            return RawFileError(f"{path}: it cannot be read ({error.strerror or error}); check the disk and try again")
+        except Exception as error:  # one file that nobody thought of must not stop the others
+            return NightispError(f"{path}: a fault of nightisp, {type(error).__name__}: {error}; please report it")
+
+    # Threads, not processes: LibRaw's and Zarr's threads do not survive a fork, and rawpy releases the GIL.
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="preflight") as pool:
+        looks = dict(zip(names, pool.map(look_at, names), strict=True))
+    refusals = [Refusal(path, look) for path, look in looks.items() if isinstance(look, NightispError)]
+    return [look for look in looks.values() if not isinstance(look, NightispError)], refusals

@@ -1,0 +1,110 @@
+"""One stage over all frames, from manifest to manifest: what `dvc repro` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nightisp.batch import Batch, FrameResult, Stop, perform, prepare, render_all
+from nightisp.engine import Engine, Plan
+from nightisp.errors import NightispError
+from nightisp.manifest import Line, path, read, write
+from nightisp.params import Tree
+from nightisp.pipeline import NAMES, index
+from nightisp.publish import check_writable
+from nightisp.sources import Source
+
+
+def run_stage(
+    engine: Engine,
+    tree: Tree,
+    name: str,
+    root: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    recursive: bool = False,
+    workers: int = 1,
+    memory: int = 0,
+) -> list[Line]:
+    """Ensure a stage for every frame and write its manifest; a frame that fails is a line that says so.
+
+    Parameters
+    ----------
+    root
+        Folder of `manifests`; sources are written relative to it where they lie below it.
+    inputs, recursive
+        Where `ingest` looks for raws; later stages take the frames of the stage before.
+    output
+        Where `export` publishes the pictures.
+    """
+    place = index(name)
+    if name == NAMES[-1]:
+        check_writable(output)
+    if place:
+        before = read(path(root, NAMES[place - 1]), NAMES[place - 1])
+        batch, lines = _resume(engine, tree, root, before)
+    else:
+        batch = prepare(engine, tree, inputs, recursive=recursive, exclude=[output, engine.store.folder])
+        lines = {(r.frame, str(r.source)): _failed(root, r) for r in batch.refused}
+    lines |= {(p.source.frame, str(p.source.path)): _line(root, p, batch) for p in batch.plans}
+    last = output if name == NAMES[-1] else None
+
+    def render(plan: Plan) -> FrameResult:
+        result = FrameResult(plan.source.frame, plan.source.path, stage=name)
+        try:
+            perform(engine, plan, name, last)
+            result.outcome = "rendered"
+        except Exception as error:  # costs this frame, not the others
+            kind = "" if isinstance(error, NightispError) else f"{type(error).__name__}: "
+            result.outcome, result.error = "failed", f"{kind}{error}"
+        return result
+
+    for plan, result in zip(
+        batch.plans, render_all(batch, render, workers=workers, memory=memory, stop=Stop()), strict=True
+    ):
+        at = (plan.source.frame, str(plan.source.path))
+        if result.outcome == "rendered":
+            lines[at] = replace(lines[at], key=plan.keys[name])
+        else:
+            lines[at] = replace(lines[at], key=None, error=result.error, stage=name)
+    write(path(root, name), lines.values())
+    return list(lines.values())
+
+
+def _resume(
+    engine: Engine, tree: Tree, root: Path, before: Sequence[Line]
+) -> tuple[Batch, dict[tuple[str, str], Line]]:
+    """Plan the frames that the stage before has; pass on those that failed."""
+    plans, lines, photosites = [], {}, {}
+    for line in before:
+        source = root / line.source
+        if line.error:
+            lines[(line.frame, str(source))] = line
+            continue
+        plans.append(engine.plan(Source(line.frame, source, line.digest, line.overrides), tree))
+        photosites[line.frame] = line.photosites
+    return Batch(tuple(plans), (), photosites), lines
+
+
+def _line(root: Path, plan: Plan, batch: Batch) -> Line:
+    source = plan.source
+    return Line(
+        source.frame,
+        _relative(root, source.path),
+        digest=source.digest,
+        photosites=batch.photosites[source.frame],
+        overrides=source.overrides,
+    )
+
+
+def _failed(root: Path, result: FrameResult) -> Line:
+    return Line(result.frame, _relative(root, result.source), error=result.error, stage=result.stage or NAMES[0])
+
+
+def _relative(root: Path, source: Path) -> str:
+    absolute = source.absolute()
+    return (
+        absolute.relative_to(root.absolute()).as_posix() if absolute.is_relative_to(root.absolute()) else str(absolute)
+    )

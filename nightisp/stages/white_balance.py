@@ -1,0 +1,181 @@
+"""White balance on the mosaic: one gain a color, so that what is neutral in the scene has equal R, G and B."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from nightisp.bayer import apply_gains, colors_in, to_half_rgb
+from nightisp.colorimetry import kelvin_to_neutral
+from nightisp.errors import NoGroundError
+from nightisp.image import Balance, Mosaic, Samples, Shot, Triple
+from nightisp.stage import Networks, Params, Stage
+
+Method = Literal["fc4", "as_shot", "as_shot_fc4", "gray_world", "shades_of_gray", "white_patch", "gains", "kelvin"]
+
+_WITHOUT_AS_SHOT = (
+    "the file holds no usable as-shot white balance, which white_balance.method: {} needs; "
+    "choose fc4, gray_world, shades_of_gray, white_patch, gains or kelvin"
+)
+
+
+class WhiteBalanceParams(Params):
+    """Parameters of white balance."""
+
+    method: Method = Field("gray_world", description="where the gains come from")
+    weights: tuple[str, ...] = Field(
+        ("fc4",), min_length=1, description="weights of FC4; gains of several are averaged"
+    )
+    norm: float = Field(2.2, ge=1, le=20, description="p of the Minkowski norm of shades_of_gray")
+    percentile: float = Field(99.0, ge=50, le=100, description="percentile of each color that white_patch calls white")
+    gains: Triple | None = Field(None, description="R, G, B multipliers for method: gains")
+    kelvin: float | None = Field(None, ge=1667, le=25000, description="temperature of the light, K, for method: kelvin")
+
+    @model_validator(mode="after")
+    def _given(self) -> WhiteBalanceParams:
+        if self.method in ("gains", "kelvin") and getattr(self, self.method) is None:
+            raise ValueError(f"method: {self.method} needs white_balance.{self.method}")
+        if self.gains is not None and not all(0.05 <= g <= 20 for g in self.gains):
+            raise ValueError("gains: each must lie between 0.05 and 20")
+        return self
+
+
+def white_balance(mosaic: Mosaic, params: WhiteBalanceParams, networks: Networks | None = None) -> Mosaic:
+    """Multiply each color of the mosaic by a gain, green by 1.
+
+    Takes and gives linear samples, (H, W), not clipped: what saturates is left to `color`, which knows the gains.
+    They are kept in `balance`.
+
+    Raises
+    ------
+    NoGroundError
+        If the file or the mosaic gives the method nothing to work from.
+
+    References
+    ----------
+    :cite:`hu2017fc4`, :cite:`finlayson2004shades`, :cite:`dng171`.
+    """
+    gains = _gains(mosaic, params, networks)
+    return Mosaic(
+        apply_gains(mosaic.samples, mosaic.cfa, gains),
+        cfa=mosaic.cfa,
+        shot=mosaic.shot,
+        window=mosaic.window,
+        balance=Balance(gains=gains, method=params.method),
+    )
+
+
+def check(shot: Shot, params: WhiteBalanceParams) -> None:
+    """Raise `NoGroundError` if the shot gives the method nothing to work from."""
+    if params.method in ("as_shot", "as_shot_fc4") and shot.as_shot_neutral is None:
+        raise NoGroundError(_WITHOUT_AS_SHOT.format(params.method))
+    if params.method == "kelvin" and not shot.color_matrices:
+        raise NoGroundError("the file holds no ColorMatrix, which white_balance.method: kelvin needs; choose gains")
+
+
+def _gains(mosaic: Mosaic, params: WhiteBalanceParams, networks: Networks | None) -> Triple:
+    check(mosaic.shot, params)
+    match params.method:
+        case "gains" if params.gains is not None:
+            return params.gains
+        case "kelvin" if params.kelvin is not None:
+            return to_gains(kelvin_to_neutral(params.kelvin, mosaic.shot.color_matrices))
+        case "as_shot":
+            return _as_shot(mosaic.shot)
+        case "fc4":
+            votes = fc4_votes(mosaic, params.weights, networks)
+            return _mean(votes)
+        case "as_shot_fc4":
+            return mix_by_trimmed_mean([_as_shot(mosaic.shot), *fc4_votes(mosaic, params.weights, networks)])
+    return to_gains(_statistic(mosaic, params))
+
+
+def _as_shot(shot: Shot) -> Triple:
+    assert shot.as_shot_neutral is not None  # `check` has seen to it
+    return to_gains(shot.as_shot_neutral)
+
+
+def to_gains(illuminant: Triple) -> Triple:
+    """Return the gains, green = 1, that make `illuminant` (camera RGB of a neutral) gray."""
+    r, g, b = (float(v) for v in illuminant)
+    if not (np.isfinite([r, g, b]).all() and min(r, g, b) > 0):
+        raise NoGroundError(
+            f"the illuminant came out as ({r:.4g}, {g:.4g}, {b:.4g}): this picture holds no light to judge by; "
+            "choose white_balance.method: as_shot, gains or kelvin"
+        )
+    return g / r, 1.0, g / b
+
+
+def _mean(votes: list[Triple]) -> Triple:
+    r, g, b = np.mean(votes, axis=0)
+    return float(r), float(g), float(b)
+
+
+def mix_by_trimmed_mean(votes: list[Triple]) -> Triple:
+    """Average the gains without the highest red and the lowest blue: the votes that would make a night look warmest.
+
+    The published successor's rule for as-shot and three networks: of four gains the three lowest for red, the three
+    highest for blue. With other numbers of votes one of each is left out all the same; a single vote stands.
+    """
+    if len(votes) < 2:
+        return votes[0]
+    red = sorted(v[0] for v in votes)[:-1]
+    blue = sorted(v[2] for v in votes)[1:]
+    return float(np.mean(red)), 1.0, float(np.mean(blue))
+
+
+def _statistic(mosaic: Mosaic, params: WhiteBalanceParams) -> Triple:
+    """Estimate the illuminant from the visible photosites that are neither below black nor saturated."""
+    colors = colors_in(mosaic.samples, mosaic.cfa, mosaic.window)
+    match params.method:
+        case "gray_world":
+            r, g, b = (float(np.mean([p.mean(dtype=np.float64) for p in colors[c]])) for c in "RGB")
+        case "white_patch":
+            r, g, b = (
+                float(np.percentile(np.concatenate([p.ravel() for p in colors[c]]), params.percentile)) for c in "RGB"
+            )
+        case _:
+            r, g, b = (float(np.mean([_power_mean(p, params.norm) for p in colors[c]])) for c in "RGB")
+    return r, g, b
+
+
+def _power_mean(samples: Samples, norm: float) -> float:
+    return float(np.mean(np.clip(samples, 0, 1).astype(np.float64) ** norm) ** (1 / norm))
+
+
+def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None) -> list[Triple]:
+    """Ask each FC4 model for the illuminant of the half-size RGB picture, gamma 2.2; one set of gains a model."""
+    assert networks is not None, "fc4 needs networks"
+    import torch
+
+    from nightisp.models import fc4  # noqa: F401 - the key of this stage stands on the network's code
+
+    rgb = np.clip(to_half_rgb(mosaic.samples, mosaic.cfa), 0, 1) ** np.float32(1 / 2.2)  # (H/2, W/2, 3)
+    votes = []
+    for name in names:
+        network = networks(name)
+        device = next(network.parameters()).device
+        with torch.inference_mode():
+            illuminant = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].to(device))[0]
+        r, g, b = illuminant[0].double().cpu().tolist()
+        votes.append(to_gains((r, g, b)))
+    return votes
+
+
+def _weights(params: WhiteBalanceParams) -> tuple[str, ...]:
+    return params.weights if params.method in ("fc4", "as_shot_fc4") else ()
+
+
+STAGE = Stage(
+    name="white_balance",
+    run=white_balance,
+    takes=Mosaic,
+    gives=Mosaic,
+    params=WhiteBalanceParams,
+    device="gpu",
+    weights=_weights,
+    check=check,
+    cite=("hu2017fc4", "finlayson2004shades", "dng171"),
+)

@@ -1,0 +1,231 @@
+"""Networks: layout and numbers of the published ones, what `build` refuses, what `infer` finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nightisp.errors import ParamsError, WeightsMismatchError  # noqa: E402
+from nightisp.models import PRESETS, build, infer  # noqa: E402
+
+SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
+GOLDEN = SHARED / "reference" / "golden"
+TINY = {"embed_dim": 60, "depths": (2, 2), "num_heads": (6, 6)}
+REFERENCE = {
+    "denoise_unet": ("denoise_unet", {}),
+    "fc4_cwp": ("fc4", {}),
+    "mwrcan": ("mwispnet", {}),
+    "hat_tiny": ("hat", TINY),
+    "hat": ("hat", {}),
+    "hat_s": ("hat_s", {}),
+}
+WAVELETS = ("head.2.weight", "down2.0.weight", "down3.0.weight", "up1.2.weight", "up2.3.weight", "tail.weight")
+
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden values in {GOLDEN}")
+
+
+def published_fill(model):
+    sys.path.insert(0, str(SHARED / "reference"))
+    try:
+        from fill import fill
+    finally:
+        sys.path.pop(0)
+    return fill(model, keep=WAVELETS)
+
+
+def shapes_of(name, **overrides):
+    with torch.device("meta"):
+        return {key: list(tensor.shape) for key, tensor in build(name, **overrides).state_dict().items()}
+
+
+@needs_golden
+@pytest.mark.parametrize("reference", REFERENCE)
+def test_state_dict_has_the_published_names_and_shapes(reference):
+    name, overrides = REFERENCE[reference]
+    published = json.loads((GOLDEN / "state_dict_keys.json").read_text())[reference]
+    assert shapes_of(name, **overrides) == published
+
+
+@needs_golden
+@pytest.mark.parametrize("reference", [name for name in REFERENCE if name != "hat_s"])
+def test_outputs_are_the_published_ones(reference):
+    name, overrides = REFERENCE[reference]
+    network = published_fill(build(name, **overrides))
+    with np.load(GOLDEN / f"{reference}.npz") as golden, torch.inference_mode():
+        outputs = network(torch.from_numpy(golden["x"]))
+        for number, output in enumerate(outputs if isinstance(outputs, tuple) else (outputs,)):
+            expected = golden[f"y{number}"]
+            assert output.shape == expected.shape
+            assert np.abs(output.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
+            # A scale that lets an error hide in the largest value is not enough.
+            assert np.abs(output.numpy() - expected).mean() <= 1e-4 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tensors"),
+    [
+        ("denoise_unet", 516_608, 17),
+        ("fc4", 1_705_284, 48),
+        ("mwispnet", 23_462_593, 995),
+        ("hat", 20_772_507, 864),
+        ("hat_s", 9_621_183, 864),
+    ],
+)
+def test_presets_have_the_published_size(name, parameters, tensors):
+    with torch.device("meta"):
+        network = build(name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert len(network.state_dict()) == tensors
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [(name, {}) for name in PRESETS]
+    + [
+        ("denoise_unet", {"width": 24, "levels": 4}),
+        ("denoise_unet", {"channels": 5}),
+        ("fc4", {"stem": 32, "head": 16, "squeeze": (8, 8, 16, 16, 24, 24, 32)}),
+        ("mwispnet", {"widths": (16, 24, 32), "blocks": 3, "reduction": 8}),
+        ("hat", TINY),
+        ("hat_s", {"depths": (2, 4), "num_heads": (6, 3)}),
+        ("hat", {"window_size": 8, "compress_ratio": 4, "squeeze_factor": 20, "mlp_ratio": 4.0, "upscale": 2}),
+        ("hat", {"upscale": 3, "overlap_ratio": 0.25}),
+    ],
+)
+def test_infer_finds_the_variant(name, overrides):
+    with torch.device("meta"):
+        state = build(name, **overrides).state_dict()
+    assert infer(state) == (name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("hatt", {}, "Did you mean hat?"),
+        ("hat", {"embed_dims": 60}, "Did you mean embed_dim?"),
+        ("hat", {"depths": 6}, "several numbers"),
+        ("hat", {"embed_dim": 61}, "shared by heads"),
+        ("hat", {"depths": (2, 2)}, "expected as many"),
+        ("hat", {"upscale": 5}, "upscale is 5"),
+        ("denoise_unet", {"width": 0}, "whole numbers from 1"),
+        ("denoise_unet", {"width": 1.5}, "whole numbers from 1"),
+        ("fc4", {"squeeze": (16, 16)}, "expected 7"),
+        ("mwispnet", {"widths": (8, 8)}, "expected 3"),
+    ],
+)
+def test_build_refuses(name, overrides, message):
+    with pytest.raises(ParamsError, match=message.replace("?", r"\?")):
+        build(name, **overrides)
+
+
+def test_infer_refuses_strange_tensors():
+    with pytest.raises(WeightsMismatchError, match="belong to none of"):
+        infer({"encoder.weight": torch.zeros(1)})
+    with pytest.raises(WeightsMismatchError, match=r"conv1_1\.weight is missing"):
+        infer({"res_conv1_1.weight": torch.zeros(1)})
+
+
+def test_build_is_repeatable_and_takes_lists():
+    first, second = (torch.manual_seed(3) and build("denoise_unet", width=8) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in first.parameters())
+    assert len(build("hat", embed_dim=60, depths=[1], num_heads=[6]).layers) == 1
+
+
+def test_networks_are_found_without_static_imports():
+    """A cache key follows static imports: one network must not enter the key of another."""
+    listing = (
+        "import sys, nightisp.models; print(*(m for m in sys.modules if m.startswith(('torch', 'nightisp.models.'))))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 40), (33, 33), (64, 48)])
+def test_fc4_takes_any_size(size):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        illuminant, colors, confidence = build("fc4")(torch.rand(1, 3, *size))
+    assert torch.isfinite(illuminant).all()
+    assert colors.shape[-2:] == confidence.shape[-2:]
+
+
+def test_fc4_pools_by_confidence():
+    torch.manual_seed(0)
+    network = build("fc4")
+    torch.nn.init.constant_(network.final_convs[4].bias, 0.5)
+    with torch.inference_mode():
+        illuminant, colors, confidence = network(torch.rand(2, 3, 80, 96))
+    pooled = (colors * confidence).sum(dim=(2, 3))
+    torch.testing.assert_close(illuminant, pooled / pooled.norm(dim=1, keepdim=True))
+
+
+def test_wavelets_are_orthonormal():
+    from nightisp.models.mwispnet import _Analysis, _Synthesis
+
+    picture = torch.rand(2, 5, 6, 8)
+    bands = _Analysis()(picture)
+    assert bands.shape == (2, 20, 3, 4)
+    torch.testing.assert_close(bands[:, ::4], 2 * torch.nn.functional.avg_pool2d(picture, 2))
+    torch.testing.assert_close(_Synthesis()(bands), picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 20), (17, 16)])
+def test_hat_takes_any_size(size):
+    torch.manual_seed(0)
+    network = build("hat", embed_dim=12, depths=(2,), num_heads=(2,), compress_ratio=3, squeeze_factor=6)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, *size)).shape == (1, 3, 4 * size[0], 4 * size[1])
+
+
+def test_shifted_windows_match_the_usual_mask():
+    """Attention by regions is the attention with one mask per window."""
+    from nightisp.models.attention import WindowAttention, relative_index
+
+    torch.manual_seed(0)
+    window, shift, heads, (height, width) = 4, 2, 2, (8, 12)
+    attention = WindowAttention(6, window, heads, shift).double()
+    torch.nn.init.normal_(attention.relative_position_bias_table)
+    x, index = torch.randn(2, height, width, 6, dtype=torch.float64), relative_index(window)
+
+    region = (
+        torch.bucketize(torch.arange(height), torch.tensor([height - window, height - shift]), right=True)[:, None] * 3
+    )
+    region = region + torch.bucketize(torch.arange(width), torch.tensor([width - window, width - shift]), right=True)
+    expected = torch.empty_like(x)
+    rolled = x.roll((-shift, -shift), (1, 2))
+    bias = attention.relative_position_bias_table[index].permute(2, 0, 1)
+    for top in range(0, height, window):
+        for left in range(0, width, window):
+            here = (slice(None), slice(top, top + window), slice(left, left + window))
+            q, k, v = attention.qkv(rolled[here]).reshape(2, window**2, 3, heads, 3).permute(2, 0, 3, 1, 4)
+            inside = region[here[1:]].flatten()
+            scores = q @ k.mT / 3**0.5 + bias - 100.0 * (inside[:, None] != inside)
+            expected[here] = attention.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, window, window, 6))
+    torch.testing.assert_close(attention(x, index), expected.roll((shift, shift), (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "size"),
+    [
+        ("denoise_unet", {"width": 4}, (4, 8, 8)),
+        ("fc4", {}, (3, 40, 40)),
+        ("mwispnet", {"widths": (4, 4, 4), "blocks": 1, "reduction": 2}, (3, 64, 64)),
+        ("hat", {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "squeeze_factor": 6}, (3, 32, 32)),
+    ],
+)
+def test_every_parameter_learns(name, overrides, size):
+    torch.manual_seed(0)
+    network = build(name, **overrides)
+    output = network(torch.rand(1, *size))
+    (output[0] if isinstance(output, tuple) else output).square().sum().backward()
+    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
