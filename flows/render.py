@@ -71,8 +71,8 @@ def run(options: Options, observer: Observer, stop: Stop) -> Report:
 
 
 def _as_task(options: Options, tree: Tree, plan: Plan, name: str) -> Performed:
-    task = stage_task(name)
-    performed: Performed = task(plan.source.frame, quote(Job.of(options, tree, plan)))
+    state = stage_task(name)(plan.source.frame, quote(Job.of(options, tree, plan)), return_state=True)
+    performed: Performed = state.result()  # raises what the stage raised
     return performed
 
 

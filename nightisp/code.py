@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "nightisp"
 ROOT = Path(__file__).parents[1]
+
+_PARSING = threading.Lock()  # CPython 3.11's parser is not safe in threads: "AST constructor recursion depth mismatch"
 
 
 @cache
@@ -47,8 +50,10 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(file_of(module).read_bytes())
+    with _PARSING:
+        return ast.parse(file_of(module).read_bytes())
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

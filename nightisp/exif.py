@@ -87,7 +87,7 @@ class Tags:
             yield from (int(offset + count) for offset, count in zip(offsets, counts, strict=True))
 
     def _size_of_last_strip(self, folder: str, strips: int) -> float:
-        # Some cameras state the size of a whole strip for the last one too, which holds fewer rows.
+        # A whole strip's size may be stated for the last one too, which holds fewer rows: no reason to refuse the file.
         names = ("ImageWidth", "ImageLength", "BitsPerSample", "RowsPerStrip")
         numbers = [self.numbers(f"{folder}.{name}") for name in names]
         if self.text(f"{folder}.Compression") != "1" or any(len(values) != 1 for values in numbers):

@@ -20,9 +20,10 @@ Array = NDArray[np.floating[Any]]
 
 def _variance(name: str, value: ArrayLike) -> NDArray[np.float64]:
     variance = np.asarray(value, dtype=np.float64)
-    if not np.all(np.isfinite(variance)) or np.any(variance < 0):
+    impossible = variance[~(np.isfinite(variance) & (variance >= 0))]
+    if impossible.size:
         raise ParamsError(
-            f"{name} is {np.nanmin(variance):g}; expected a finite variance of 0 or more. "
+            f"{name} is {impossible[0]:g}; expected a finite variance of 0 or more. "
             "Fitted profiles may be negative at low ISO: clip them at 0 first"
         )
     return variance

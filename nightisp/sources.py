@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -123,31 +123,20 @@ def _sha256(path: Path) -> bytes:
 def name_frames(paths: Sequence[Path]) -> dict[Path, str]:
     """Name the frame of each file: its stem, or where stems collide, stem, suffix and short digest of every one.
 
-    Names are unique also where a file system does not tell upper from lower case.
+    Names are unique also where a file system does not tell upper from lower case. A file that cannot be read has a name
+    too, for it has yet to be reported.
 
     Examples
     --------
     `a/IMG_1.CR2` and `b/IMG_1.dng` become `IMG_1-cr2-3fa9c1d2` and `IMG_1-dng-07be55a0`.
     """
     stems = Counter(path.stem.casefold() for path in paths)
-    return _names(paths, {path: _digest_to_name_by(path) for path in paths if stems[path.stem.casefold()] > 1})
-
-
-def _digest_to_name_by(path: Path) -> str:
-    try:
-        return digest(path)
-    except RawFileError:
-        return "unread"  # `preflight` says why; the name is for its line in the report
-
-
-def _names(paths: Sequence[Path], digests: Mapping[Path, str]) -> dict[Path, str]:
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_stem[path.stem.casefold()].append(path)
-    names = {same[0]: same[0].stem for same in by_stem.values() if len(same) == 1}
+    names = {path: path.stem for path in paths if stems[path.stem.casefold()] == 1}
     taken = {name.casefold() for name in names.values()}
-    for path in (path for same in by_stem.values() if len(same) > 1 for path in same):
-        name = first = f"{path.stem}-{path.suffix[1:].lower()}-{digests[path][:_SHORT]}"
+    for path in paths:
+        if path in names:
+            continue
+        name = first = f"{path.stem}-{path.suffix[1:].lower()}-{_short_digest(path)}"
         copies = 1
         while name.casefold() in taken:
             copies += 1
@@ -155,6 +144,13 @@ def _names(paths: Sequence[Path], digests: Mapping[Path, str]) -> dict[Path, str
         taken.add(name.casefold())
         names[path] = name
     return {path: names[path] for path in paths}
+
+
+def _short_digest(path: Path) -> str:
+    try:
+        return digest(path)[:_SHORT]
+    except (RawFileError, OSError):
+        return "unread"
 
 
 def overrides(path: Path) -> dict[str, Any]:

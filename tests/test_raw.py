@@ -4,6 +4,7 @@ import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ def test_active_area_moves_pattern_and_black(tmp_path: Path, cfa: CFA, area: tup
     for color, level in LEVELS.items():
         for y, x in positions(CFA.BGGR, color):
             np.testing.assert_allclose(mosaic.samples[y::2, x::2], level, atol=2e-4)
+
+
+def test_pattern_is_that_of_the_visible_corner() -> None:
+    from nightisp.raw import _pattern
+
+    class OddMargins:
+        raw_type, color_desc = rawpy.RawType.Flat, b"RGBG"
+        sizes = SimpleNamespace(top_margin=1, left_margin=3)
+
+        def raw_color(self, row: int, column: int) -> int:
+            return [[0, 1], [3, 2]][row % 2][column % 2]
+
+    assert _pattern(OddMargins(), exif.Tags({}), Path("a.nef")) == (CFA.BGGR, [2, 3, 1, 0])
 
 
 def test_nothing_is_clipped(tmp_path: Path) -> None:
@@ -535,6 +549,25 @@ def test_truncated_dng_is_found_without_decoding(
         with pytest.raises(RawFileError, match=rf"truncated, it holds {len(whole) - missing} bytes"):
             look(path)
     assert capfd.readouterr().err == ""
+
+
+def test_end_of_samples_by_hand() -> None:
+    strips = {
+        "PhotometricInterpretation": "32803",
+        "Compression": "1",
+        "ImageWidth": "10",
+        "ImageLength": "5",
+        "BitsPerSample": "12",
+        "RowsPerStrip": "2",
+        "StripOffsets": "100 130 160",
+        "StripByteCounts": "30 30 30",
+    }
+    tags = {f"Exif.SubImage2.{name}": text for name, text in strips.items()}
+    preview = {"Exif.Image.PhotometricInterpretation": "2", "Exif.Image.StripOffsets": "9000"}
+    assert exif.Tags(tags | preview).end_of_samples() == 175  # one row of 15 bytes is left for the last strip
+    assert exif.Tags(tags | {"Exif.SubImage2.Compression": "7"}).end_of_samples() == 190
+    assert exif.Tags(tags | {"Exif.SubImage2.StripOffsets": str(2**32 - 1)}).end_of_samples() == 0
+    assert exif.Tags({}).end_of_samples() == 0
 
 
 # Real cameras

@@ -10,7 +10,17 @@ import tifffile
 
 from nightisp import sources
 from nightisp.errors import NightispError, ParamsError, RawFileError, RawFileNotFoundError
-from nightisp.sources import RAW_SUFFIXES, UNDECODABLE_SUFFIXES, digest, find, name_frames, overrides, preflight
+from nightisp.raw import inspect
+from nightisp.sources import (
+    RAW_SUFFIXES,
+    UNDECODABLE_SUFFIXES,
+    Source,
+    digest,
+    find,
+    name_frames,
+    overrides,
+    preflight,
+)
 
 SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
 RAWS = SHARED / "data" / "raw"
@@ -142,6 +152,16 @@ def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
     assert [names[path] for path in paths] == [f"1-dng-{short}-{n}" for n in (2, 3, 4)]
 
 
+def test_what_cannot_be_read_has_a_name_too(tmp_path: Path) -> None:
+    raw, png = touch(tmp_path, "a.dng", "a.png")  # the PNG has no JSON: a finished picture, perhaps
+    missing = tmp_path / "sub" / "A.dng"
+    assert name_frames([raw, png, missing]) == {
+        raw: f"a-dng-{digest(raw)[:8]}",
+        png: "a-png-unread",
+        missing: "A-dng-unread",
+    }
+
+
 # Sidecars
 
 
@@ -165,23 +185,26 @@ def test_sidecar_that_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_preflight_tells_good_from_bad(tmp_path: Path) -> None:
-    good, same_stem = write_dng(tmp_path / "good.dng"), write_dng(tmp_path / "bad.dng", 700)
+    good, plain = write_dng(tmp_path / "good.dng"), write_dng(tmp_path / "plain.dng", 700)
     bad, gpr, png, sidecar = touch(tmp_path, "bad.nef", "c.gpr", "d.png", "good.nightisp.yaml")
     sidecar.write_text("tone: {gamma: 2.8}")
     missing = tmp_path / "z.dng"
-    asked: list[Path] = []
+    asked: list[Source] = []
 
-    def decode(path: Path) -> bool:
-        asked.append(path)
-        return path == good
+    def decode(source: Source) -> bool:
+        asked.append(source)
+        return source.path == good
 
-    found, refused = preflight([same_stem, bad, gpr, png, good, missing], decode)
-    assert [(source.path, source.digest) for source in found] == [(p, digest(p)) for p in (same_stem, good)]
-    assert found[0].frame == f"bad-dng-{digest(same_stem)[:8]}"
-    assert (found[1].frame, found[1].overrides) == ("good", {"tone": {"gamma": 2.8}})
+    looked, refused = preflight(name_frames([plain, bad, gpr, png, good, missing]), decode)
+    assert [source for source, _ in looked] == [
+        Source("plain", plain, digest(plain), {}),
+        Source("good", good, digest(good), {"tone": {"gamma": 2.8}}),
+    ]
+    assert [summary for _, summary in looked] == [inspect(plain), inspect(good, decode=True)]
+    assert [summary.shot is None for _, summary in looked] == [True, False]
     assert [refusal.path for refusal in refused] == [bad, gpr, png, missing]
     assert all(str(refusal.path) in str(refusal.error) for refusal in refused)
-    assert set(asked) == {same_stem, bad, gpr, good}
+    assert {source.path for source in asked} == {plain, bad, gpr, good}
 
 
 def test_preflight_decodes_only_what_it_is_told_to(tmp_path: Path) -> None:
@@ -190,15 +213,15 @@ def test_preflight_decodes_only_what_it_is_told_to(tmp_path: Path) -> None:
     marker = bytes((0, 1, 1, 2))
     assert whole.count(marker) == 1
     path.write_bytes(whole.replace(marker, bytes((0, 1, 2, 1))))  # no Bayer pattern: only decoding tells
-    assert [refusal.path for refusal in preflight([path], lambda _: True)[1]] == [path]
-    assert preflight([path], lambda _: False)[1] == []
+    assert [refusal.path for refusal in preflight({path: "a"}, lambda _: True)[1]] == [path]
+    assert preflight({path: "a"}, lambda _: False)[1] == []
 
 
 def test_preflight_reports_a_bad_sidecar(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "a.dng")
     (tmp_path / "a.nightisp.yaml").write_text("{")
-    found, (refusal,) = preflight([path], lambda _: False)
-    assert found == []
+    looked, (refusal,) = preflight({path: "a"}, lambda _: False)
+    assert looked == []
     assert isinstance(refusal.error, ParamsError)
 
 
@@ -212,22 +235,21 @@ def test_preflight_goes_on_after_any_fault(tmp_path: Path, monkeypatch: pytest.M
             raise faults[path.name]
 
     monkeypatch.setattr(sources, "inspect", look)
-    found, refused = preflight(paths, lambda _: True)
-    assert [source.path for source in found] == paths[2:]
+    looked, refused = preflight(name_frames(paths), lambda _: True)
+    assert [source.path for source, _ in looked] == paths[2:]
     assert "Input/output error" in str(refused[0].error)
     assert "a fault of nightisp, ZeroDivisionError: oh" in str(refused[1].error)
     assert all(isinstance(refusal.error, NightispError) for refusal in refused)
 
 
 def test_preflight_of_nothing() -> None:
-    assert preflight([], lambda _: True) == ([], [])
+    assert preflight({}, lambda _: True) == ([], [])
 
 
 @pytest.mark.skipif(not RAWS.is_dir(), reason="the shared camera raws are not here (NIGHTISP_SHARED)")
 def test_preflight_of_real_raws(capfd: pytest.CaptureFixture[str]) -> None:
-    paths = find([RAWS])
-    found, refused = preflight(paths, lambda _: True)
-    assert len(found) == 10
+    looked, refused = preflight(name_frames(find([RAWS])), lambda _: True)
+    assert len(looked) == 10
     assert [refusal.path.name for refusal in refused] == [
         "gopro_hero7__GOPR8513.GPR",
         "phone_10bit_bayer_halide.png",
@@ -240,5 +262,6 @@ def test_a_pair_is_one_source(tmp_path: Path) -> None:
     fields = {"black_level": 0, "white_level": 1000, "cfa_pattern": [0, 1, 1, 2]}
     (tmp_path / "a.json").write_text(json.dumps(fields))
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 6), 500, np.uint16))
-    ((source,), refused) = preflight(find([tmp_path]), lambda _: True)
-    assert (source.frame, source.digest, refused) == ("a", digest(tmp_path / "a.png"), [])
+    ((looked,), refused) = preflight(name_frames(find([tmp_path])), lambda _: True)
+    assert (looked[0].frame, looked[0].digest, refused) == ("a", digest(tmp_path / "a.png"), [])
+    assert (looked[1].height, looked[1].width) == (4, 6)

@@ -61,7 +61,7 @@ def test_receptive_field_without_end():
         def forward(self, x):
             return x - x.mean()
 
-    with pytest.raises(StageError, match="Average looks further than 500 samples"):
+    with pytest.raises(StageError, match="Average looks further than 256 samples"):
         tiling.receptive_field(Average(), 1)
 
 

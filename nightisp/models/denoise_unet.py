@@ -1,5 +1,5 @@
 # mypy: disallow-subclassing-any=False
-"""The residual U-Net that denoises a packed Bayer mosaic (:cite:`ntire2023night`, after :cite:`ronneberger2015unet`)."""
+"""The residual U-Net of :cite:`ntire2023night`, after :cite:`ronneberger2015unet`: it denoises a packed mosaic."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def exact(
     """
     size = _size(planes)
     if overlap is None:
-        overlap = receptive_field(network, planes.shape[0], multiple)
+        overlap = receptive_field(network, planes.shape[0], multiple) if max(size) > tile else 0
     rows, columns = (_spans(side, tile, overlap, multiple, whole_multiples=True) for side in size)
     result: Planes | None = None
     for down, across, output in _tiles(network, planes, rows, columns, 1, precision):
@@ -175,7 +175,7 @@ def receptive_field(network: nn.Module, channels: int, multiple: int = 1) -> int
 
     One NaN goes in, and all that it touches is NaN in the output: a measurement that no weight can hide from, zero
     or not. It is made at each place that strides tell apart, on the CPU, where convolutions do not mix neighbors.
-    A gap in the field of more than 32 samples, as a dilation could make it, would be overlooked.
+    A gap in the field of more than 16 samples, as a dilation could make it, might be overlooked.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def receptive_field(network: nn.Module, channels: int, multiple: int = 1) -> int
     Raises
     ------
     StageError
-        If it looks further than 500 samples, as every network does that averages over the picture.
+        If it looks further than 256 samples, as every network does that averages over the picture.
     """
     known = _REACH.setdefault(network, {})
     if (channels, multiple) not in known:
@@ -208,11 +208,11 @@ def _reach(network: nn.Module, channels: int, multiple: int) -> int:
             with torch.inference_mode():
                 touched = probe(planes).isnan().nonzero()[:, 2:]
             reach = max(reach, int((touched - place).abs().max()) if len(touched) else 0)
-            if reach >= center - multiple:  # it may go on beyond the border
+            if reach > center // 2:  # it may go on beyond the border, after a gap
                 break
         else:
             return reach
-    raise StageError(f"{type(network).__name__} looks further than 500 samples; it cannot be tiled exactly")
+    raise StageError(f"{type(network).__name__} looks further than 256 samples; it cannot be tiled exactly")
 
 
 def _spans(size: int, tile: int, overlap: int, multiple: int, *, whole_multiples: bool) -> list[_Span]:

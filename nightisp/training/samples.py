@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nightisp.colorimetry import camera_to_srgb_dng, kelvin_to_neutral
 from nightisp.dng import Levels, write_dng
-from nightisp.errors import NightispError, OutputError, RawFileError, RawFileNotFoundError
+from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
 from nightisp.image import CFA, ColorMatrix, Mosaic, Shot, Triple, Window
 from nightisp.noise import add_noise, add_row_noise, quantize
 from nightisp.orientation import orient
@@ -60,15 +60,15 @@ class Sensor:
 
 # fmt: off
 D850 = Sensor(
-    "figures of Nikon D850", ((1.0405, -0.3755, -0.1270), (-0.5461, 1.3787, 0.1793), (-0.1040, 0.2015, 0.6785)),
+    "Nikon D850", ((1.0405, -0.3755, -0.1270), (-0.5461, 1.3787, 0.1793), (-0.1040, 0.2015, 0.6785)),
     gain=0.4150, read=(0.5635, 0.7994), row=(0.4483, -1.7977), black_level=(400, 400, 400, 400), white_level=15520,
 )
 EOS_5D4 = Sensor(
-    "figures of Canon EOS 5D Mark IV", ((0.6446, -0.0366, -0.0864), (-0.4436, 1.2204, 0.2513), (-0.0952, 0.2496, 0.6348)),
+    "Canon EOS 5D Mark IV", ((0.6446, -0.0366, -0.0864), (-0.4436, 1.2204, 0.2513), (-0.0952, 0.2496, 0.6348)),
     gain=0.2182, read=(0.6771, 1.5122), row=(0.4713, -0.8079), black_level=(512, 515, 513, 511), white_level=16200,
 )
 EOS_700D = Sensor(
-    "figures of Canon EOS 700D", ((0.6602, -0.0841, -0.0939), (-0.4472, 1.2458, 0.2247), (-0.0975, 0.2039, 0.6148)),
+    "Canon EOS 700D", ((0.6602, -0.0841, -0.0939), (-0.4472, 1.2458, 0.2247), (-0.0975, 0.2039, 0.6148)),
     gain=0.4476, read=(0.6525, 2.0799), row=(0.6221, -0.7756), black_level=(2048, 2048, 2048, 2048), white_level=15000,
 )
 # fmt: on
@@ -194,7 +194,7 @@ def _mixed(lights: tuple[tuple[float, float], ...], matrix: ColorMatrix) -> Trip
 def _shot(scene: Scene, matrix: ColorMatrix, shot_noise: float, read_noise: float) -> Shot:
     source = scene.source
     return Shot(
-        camera=f"nightisp synthetic, {scene.sensor.model}",
+        camera=f"nightisp synthetic, figures of {scene.sensor.model}",
         iso=scene.iso,
         exposure_s=scene.exposure_s,
         f_number=scene.f_number,
@@ -208,7 +208,7 @@ def _shot(scene: Scene, matrix: ColorMatrix, shot_noise: float, read_noise: floa
         white_level=scene.sensor.white_level,
         exif={
             "Exif.Image.Make": "nightisp",
-            "Exif.Image.Model": f"synthetic, {scene.sensor.model}",
+            "Exif.Image.Model": f"synthetic, figures of {scene.sensor.model}",
             "Exif.Image.Artist": source.credit,
             "Exif.Image.Copyright": f"{source.license}; after a photograph by {source.credit}",
             "Exif.Image.ImageDescription": "A night that no camera saw: see data/README.md of nightisp",
@@ -249,10 +249,7 @@ def write(mosaic: Mosaic, path: Path, sensor: Sensor) -> None:
     import cv2
 
     values = quantize(mosaic.visible(), sensor.black_level, sensor.white_level)
-    done, png = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    if not done:
-        raise OutputError(f"{path}: OpenCV cannot encode {values.shape} as PNG; choose the suffix .dng")
-    publish(bytes(png), path)
+    publish(bytes(cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]), path)
     text = json.dumps(_challenge_fields(mosaic, sensor), indent=1)
     publish((text + "\n").encode(), path.with_suffix(".json"))
 
