@@ -44,7 +44,7 @@ class Hooks:
 HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 
 
-@flow(name="nightisp", flow_run_name="nightisp · {options.frames} · until {options.until}", validate_parameters=True)
+@flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")
 def render(options: Options) -> Any:
     """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
     hooks = HOOKS.get() or Hooks()

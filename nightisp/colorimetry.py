@@ -200,5 +200,10 @@ def camera_to_srgb_dng(matrices: Sequence[ColorMatrix], gains: Triple) -> Matrix
     x, y = neutral_to_xy(neutral, matrices)
     camera_to_xyz = invert(xyz_to_camera_at(matrices, xy_to_kelvin(x, y)))
     white = camera_to_xyz @ np.array(neutral)
+    if (BRADFORD @ white).min() <= 0:
+        raise NoGroundError(
+            f"gains of ({', '.join(f'{g:.3f}' for g in gains)}) stand for no light that the file's ColorMatrix knows; "
+            "set color.matrix: published, or give other gains (white_balance.method: as_shot, gains or kelvin)"
+        )
     to_d65 = adaptation(white / white[1], D65_XYZ)
     return rows_to_one(XYZ_D65_TO_SRGB @ to_d65 @ camera_to_xyz @ np.diag(neutral) / white[1])

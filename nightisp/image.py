@@ -60,7 +60,7 @@ class ColorMatrix(_Record):
     """DNG ColorMatrix: XYZ to camera, `camera = xyz_to_camera @ xyz`, with the light it was measured under."""
 
     xyz_to_camera: tuple[Triple, Triple, Triple]
-    illuminant: int = Field(21, description="EXIF LightSource code; 21 is D65, 17 standard light A")
+    illuminant: int = Field(default=21, description="EXIF LightSource code; 21 is D65, 17 standard light A")
 
 
 class Shot(_Record):
@@ -72,12 +72,15 @@ class Shot(_Record):
     exposure_s: float | None = None
     f_number: float | None = None
     focal_length_mm: float | None = None
-    captured: str | None = Field(None, description="local time of capture, ISO 8601 without zone")
-    orientation: int = Field(1, ge=1, le=8, description="EXIF orientation of the sensor array")
-    as_shot_neutral: Triple | None = Field(None, description="camera RGB of a neutral, green = 1; None if unusable")
+    captured: str | None = Field(default=None, description="local time of capture, ISO 8601 without zone")
+    orientation: int = Field(default=1, ge=1, le=8, description="EXIF orientation of the sensor array")
+    as_shot_neutral: Triple | None = Field(
+        default=None, description="camera RGB of a neutral, green = 1; None if unusable"
+    )
     color_matrices: tuple[ColorMatrix, ...] = ()
     noise_profile: tuple[tuple[float, float], ...] = Field(
-        (), description="(shot, read) per color plane or one pair for all: variance = shot x signal + read on [0, 1]"
+        default=(),
+        description="(shot, read) per color plane or one pair for all: variance = shot x signal + read on [0, 1]",
     )
     black_level: tuple[float, float, float, float] | None = Field(
         None, description="per CFA position in reading order, in sensor units"
@@ -101,7 +104,7 @@ class Image:
     STORAGE: ClassVar[type[np.generic]] = np.float16
 
     samples: Samples
-    shot: Shot = field(default_factory=lambda: Shot(), kw_only=True)
+    shot: Shot = field(default_factory=Shot, kw_only=True)
     window: Window = field(default=Window(0, 0, 0, 0), kw_only=True)  # all zero: the whole array
     balance: Balance = field(default_factory=Balance, kw_only=True)
 
@@ -138,7 +141,7 @@ class Image:
     def stored(self) -> NDArray[Any]:
         """Return the samples as the store keeps them: float16, or uint16 for [0, 1] (docs/decisions/0002)."""
         if self.STORAGE is np.uint16:
-            return np.rint(np.clip(self.samples, 0, 1) * np.float32(65535)).astype(np.uint16)
+            return np.asarray(np.rint(np.clip(self.samples, 0, 1) * np.float32(65535)).astype(np.uint16))
         return np.asarray(np.clip(self.samples, -65504, 65504).astype(np.float16))
 
     def state(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def stage_task(name: str) -> Task[..., Any]:
     """Return the task of a stage: `task(frame, job)` performs it and answers with keys, never with samples.
 
     Prefect caches nothing: the store is the cache, and an artifact found there shows as `Cached`. Only faults of the
-    disk or the network are tried again; a bad picture stays bad.
+    disk or the network are tried again; a bad picture stays bad. Task runs carry no tags: each tag makes Prefect ask
+    the server for a concurrency slot, which was measured at 2 s a task.
     """
     stage = PIPELINE[index(name)]
 
@@ -37,7 +38,6 @@ def stage_task(name: str) -> Task[..., Any]:
         name=name,
         description=stage.summary,
         task_run_name=f"{name} · {{frame}}",
-        tags=[NIGHTISP, f"stage:{name}", *(["network"] if stage.device == "gpu" else [])],
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=2,

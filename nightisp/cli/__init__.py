@@ -56,7 +56,8 @@ def main() -> None:
         typer.echo("interrupted", err=True)
         status = 130
     except typer.TyperException as error:
-        getattr(error, "show", lambda: typer.echo(f"error: {error}", err=True))()
+        show = getattr(error, "show", None)
+        show() if show else typer.echo(f"error: {error}", err=True)
         status = error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone

@@ -28,8 +28,8 @@ class ColorParams(Params):
         "neutral",
         description="neutral: what saturates the sensor comes out white; published: clip to [0, 1] after each balance",
     )
-    matrix: Literal["published", "dng", "identity"] = Field(
-        "published", description="camera to sRGB: as published, as the DNG specification has it, or not at all"
+    matrix: Literal["dng", "published", "identity"] = Field(
+        "dng", description="camera to sRGB: as the DNG specification has it, as published, or not at all"
     )
 
 

@@ -148,20 +148,13 @@ def _power_mean(samples: Samples, norm: float) -> float:
 def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None) -> list[Triple]:
     """Ask each FC4 model for the illuminant of the half-size RGB picture, gamma 2.2; one set of gains a model."""
     assert networks is not None, "fc4 needs networks"
-    import torch
-
     from nightisp.models import fc4  # noqa: F401 - the key of this stage stands on the network's code
+    from nightisp.models.evaluation import evaluate
 
     rgb = np.clip(to_half_rgb(mosaic.samples, mosaic.cfa), 0, 1) ** np.float32(1 / 2.2)  # (H/2, W/2, 3)
-    votes = []
-    for name in names:
-        network = networks(name)
-        device = next(network.parameters()).device
-        with torch.inference_mode():
-            illuminant = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].to(device))[0]
-        r, g, b = illuminant[0].double().cpu().tolist()
-        votes.append(to_gains((r, g, b)))
-    return votes
+    planes = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
+    votes = (evaluate(networks(name), planes)[0] for name in names)
+    return [to_gains((float(r), float(g), float(b))) for r, g, b in votes]
 
 
 def _weights(params: WhiteBalanceParams) -> tuple[str, ...]:
