@@ -28,6 +28,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = 1000  # a log is not folded
         self._live = self._console.is_terminal and not quiet
         self._bar = Bar(
             TextColumn("{task.description}"),
