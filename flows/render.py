@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from prefect.utilities.annotations import quote
 
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
+from nightisp.errors import ServerError
 from nightisp.params import Tree
 from nightisp.run import Job, Observer, Options, Report, execute
 from tasks import stage_task
@@ -44,7 +46,7 @@ class Hooks:
 HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 
 
-@flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")
+@flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")  # type: ignore[untyped-decorator]
 def render(options: Options) -> Any:
     """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
     hooks = HOOKS.get() or Hooks()
@@ -62,6 +64,13 @@ def run(options: Options, observer: Observer, stop: Stop) -> Report:
     token = HOOKS.set(hooks)
     try:
         state = render(options, return_state=True)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        raise ServerError(
+            f"Prefect's API at {os.environ.get('PREFECT_API_URL') or 'the embedded server'} cannot be reached. "
+            "Start it (`prefect server start`), unset PREFECT_API_URL to use the embedded one, or use --engine local"
+        ) from error
     finally:
         HOOKS.reset(token)
     if hooks.report is None:

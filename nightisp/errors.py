@@ -17,6 +17,7 @@ NightispError
 │   ├── ArtifactDamagedError                  a chunk is missing or fails its checksum: counts as a miss
 │   └── StoreVersionError                     written by a newer nightisp
 ├── OutputError(OSError)                      a picture cannot be written
+├── ServerError(ConnectionError)              the Prefect server cannot be reached
 ├── ProjectError                              no project here, or its files contradict one another
 └── DeviceError(RuntimeError)                 no such device, or not enough memory on it
 
@@ -97,6 +98,10 @@ class StoreVersionError(StoreError):
 
 class OutputError(NightispError, OSError):
     """A finished picture cannot be written."""
+
+
+class ServerError(NightispError, ConnectionError):
+    """The Prefect server cannot be reached."""
 
 
 class ProjectError(NightispError):

@@ -83,7 +83,7 @@ class Shot(_Record):
         description="(shot, read) per color plane or one pair for all: variance = shot x signal + read on [0, 1]",
     )
     black_level: tuple[float, float, float, float] | None = Field(
-        None, description="per CFA position in reading order, in sensor units"
+        default=None, description="per CFA position in reading order, in sensor units"
     )
     white_level: float | None = None
     exif: dict[str, str] = Field(default_factory=dict, description="exiv2 key -> exiv2 text, carried into the picture")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from nightisp import params as parameters
+from nightisp import sources
 from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.pipeline import NAMES, PIPELINE, index
@@ -96,12 +97,25 @@ def check_networks(engine: Engine, tree: parameters.Tree) -> None:
         _ = engine.networks.device
 
 
-def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
-    """Check everything that can be checked before the first pixel: parameters, weights, output, every input."""
+def check(options: Options) -> tuple[Engine, parameters.Tree]:
+    """Check all that costs next to nothing: stage, parameters, weights, device, and that there is any input.
+
+    Raises
+    ------
+    NightispError
+        If the options are at fault.
+    """
     index(options.until)
     tree = read_tree(options)
     engine = open_engine(options.store, options.weights, options.device)
     check_networks(engine, tree)
+    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
+    return engine, tree
+
+
+def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
+    """Check everything that can be checked before the first pixel: the options, then every input."""
+    engine, tree = check(options)
     batch = prepare(
         engine,
         tree,
@@ -132,12 +146,11 @@ def execute(
         If the options themselves are at fault, so that there is nothing to render.
     """
     begun = time.perf_counter()
+    output = options.output if options.until == NAMES[-1] else None
+    if output:
+        check_writable(output)
     engine, tree, batch = begin(options)
-    last = options.until == NAMES[-1]
-    if last:
-        check_writable(options.output)
     observer.found(batch)
-    output = options.output if last else None
 
     def one_stage(plan: Plan, name: str) -> Performed:
         return through(options, tree, plan, name) if through else perform(engine, plan, name, output)

@@ -91,8 +91,13 @@ def run(
 def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
     from nightisp.batch import Stop
     from nightisp.cli.progress import Progress, interruptible
-    from nightisp.run import execute
+    from nightisp.pipeline import NAMES
+    from nightisp.publish import check_writable
+    from nightisp.run import check, execute
 
+    check(options)  # before a server is started for nothing
+    if options.until == NAMES[-1]:
+        check_writable(options.output)
     stop = Stop()
     with Progress(quiet=quiet) as progress, interruptible(stop):
         if engine is EngineName.local:
