@@ -46,7 +46,7 @@ class Hooks:
 HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 
 
-@flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")  # type: ignore[untyped-decorator]
+@flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")
 def render(options: Options) -> Any:
     """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
     hooks = HOOKS.get() or Hooks()

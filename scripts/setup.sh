@@ -79,6 +79,7 @@ pip install --quiet --constraint constraints.txt pip
 # By itself and first: nothing else may choose which build of torch is taken.
 # shellcheck disable=SC2086  # TORCH may hold several words
 pip install --quiet --constraint constraints.txt $TORCH
-pip install --quiet --constraint constraints.txt --editable . --group dev
+# setuptools tells at every editable install how such an install works.
+PYTHONWARNINGS=ignore pip install --quiet --constraint constraints.txt --editable . --group dev
 printf '%s\n' "$wanted" >"$STAMP"
 say "done: .venv/bin/nightisp"

@@ -1,0 +1,184 @@
+"""The Prefect flow: what its UI shows, what it computes, and that it is quiet."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.frames import write_frames
+
+from nightisp.pipeline import NAMES
+
+REPOSITORY = Path(__file__).parents[1]
+MAIN = "from nightisp.cli import main; main()"
+DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
+
+pytestmark = pytest.mark.server
+
+
+def run(home: Path, *arguments: str, server: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    environment = {k: v for k, v in environment.items() if k == "PREFECT_HOME" or not k.startswith("PREFECT_")}
+    if server:
+        environment["PREFECT_API_URL"] = server
+    command = [sys.executable, "-c", MAIN, "flow", "run", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """A standing Prefect server on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api/health", process)
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the Prefect server ended by itself"
+        try:
+            urllib.request.urlopen(address, timeout=2).read()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail("the Prefect server does not answer")
+
+
+def ask(server: str, what: str, **filters: Any) -> list[dict[str, Any]]:
+    """Ask Prefect's API, in pages of its own limit."""
+    request = urllib.request.Request(
+        f"{server}/{what}/filter", json.dumps({"limit": 200, **filters}).encode(), {"Content-Type": "application/json"}
+    )
+    answer: list[dict[str, Any]] = json.loads(urllib.request.urlopen(request, timeout=20).read())
+    return answer
+
+
+def task_runs(server: str, flow_run: str) -> dict[str, str]:
+    """Return name -> state of the task runs of a flow run; they arrive as events, so wait until they are final."""
+    for _ in range(100):
+        runs = ask(server, "task_runs", flow_runs={"id": {"any_": [flow_run]}})
+        if runs and all(r["state_type"] in ("COMPLETED", "FAILED") for r in runs):
+            return {r["name"]: r["state_name"] for r in runs}
+        time.sleep(0.2)
+    pytest.fail("the task runs do not come to an end")
+
+
+def newest(server: str) -> dict[str, Any]:
+    return ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)[0]
+
+
+def test_a_run_on_a_server_reads_well_there(server: str, home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 2)
+    (tmp_path / "in" / "broken.dng").write_bytes(b"no raw")
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+
+    first = run(home, *options, "--json", server=server)
+    assert first.returncode == 3, first.stderr  # one frame is broken, the rest goes on
+    report = json.loads(first.stdout)
+    frames = [f["frame"] for f in report["frames"] if f["outcome"] == "rendered"]
+    assert len(frames) == 2
+    assert [f["frame"] for f in report["frames"] if f["outcome"] == "failed"] == ["broken"]
+    states = task_runs(server, newest(server)["id"])
+    assert states == {f"{stage} · {frame}": "Completed" for stage in NAMES for frame in frames}
+
+    second = run(home, *options, "--json", "--set", "tone.gamma=2.8", server=server)
+    states = task_runs(server, newest(server)["id"])
+    for frame in frames:
+        done = {stage: states[f"{stage} · {frame}"] for stage in NAMES}
+        assert done == {stage: "Completed" if stage in DOWNSTREAM else "Cached" for stage in NAMES}
+    for result in json.loads(second.stdout)["frames"]:
+        if result["outcome"] == "rendered":
+            assert [stage for stage, did in result["stages"].items() if did == "computed"] == DOWNSTREAM
+
+    tables = ask(server, "artifacts", sort="CREATED_DESC")
+    rows = json.loads(tables[0]["data"])
+    assert {row["picture"]: row["outcome"] for row in rows} == dict.fromkeys(frames, "rendered") | {"broken": "failed"}
+
+
+def test_the_embedded_server_is_used_quietly(tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 1)
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    done = run(tmp_path / "home", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("rendered ")
+    assert len(lines) == 4, done.stderr  # the picture, the table of one line and its head, the sum
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 1
+
+
+def test_the_engines_give_the_same_bytes(server: str, home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 1)
+    pictures = {}
+    for engine in ("local", "prefect"):
+        out = tmp_path / engine
+        done = run(
+            home,
+            *("--input", str(tmp_path / "in"), "--output", str(out), "--store", str(tmp_path / f"store-{engine}")),
+            *("--engine", engine, "--set", "export.format=png"),
+            server=server,
+        )
+        assert done.returncode == 0, done.stderr
+        pictures[engine] = next(out.glob("*.png")).read_bytes()
+    assert pictures["local"] == pictures["prefect"]
+
+
+def test_a_server_that_cannot_be_reached_is_a_clear_error(home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 1)
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    done = run(home, *options, server="http://127.0.0.1:9/api")
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+    assert "--engine local" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_faults_of_storage_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.states import Failed
+
+    from nightisp.errors import OutputError
+    from tasks.stage import _is_fault_of_storage
+
+    def state(error: Exception) -> Any:
+        return Failed(data=error)
+
+    assert _is_fault_of_storage(None, None, state(OSError(5, "Input/output error")))
+    assert not _is_fault_of_storage(None, None, state(OutputError("no room")))
+    assert not _is_fault_of_storage(None, None, state(ValueError("bad picture")))
+
+
+def test_a_foreign_tasks_module_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("")
+    code = "import flows"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert f"`tasks` is {tmp_path / 'tasks.py'}" in done.stderr
