@@ -19,7 +19,7 @@ from nightisp.params import Tree
 from nightisp.pipeline import NAMES, PIPELINE
 
 BYTES_PER_PHOTOSITE = 96
-"""What a frame takes in memory at its peak, the networks included, as measured on 12 megapixels (benchmarks/README.md)."""
+"""What a frame takes in memory at its peak, networks included; measured on 12 megapixels (benchmarks/README.md)."""
 
 Perform = Callable[[Plan, str], "Performed"]
 
