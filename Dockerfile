@@ -13,7 +13,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     NIGHTISP_STORE=/var/cache/nightisp
 WORKDIR /nightisp
 
-# Layers from what changes seldom to what changes often: torch, the other packages, the weights, the sources.
+# Layers from what changes seldom to what changes often: torch, the other packages, the sources.
 COPY constraints.txt ./
 # hadolint ignore=SC2086
 RUN pip install --constraint constraints.txt pip setuptools \
@@ -23,11 +23,10 @@ COPY scripts/requirements.py scripts/
 RUN python scripts/requirements.py > requirements.txt \
  && pip install --constraint constraints.txt --requirement requirements.txt \
  && rm requirements.txt
-COPY weights weights
 COPY . .
 # Without git DVC must be told so.
 RUN pip install --no-deps --no-build-isolation --editable . \
- && dvc init --no-scm --quiet \
+ && dvc init --no-scm --quiet --force \
  && dvc config core.analytics false \
  && python -m compileall -q nightisp tasks flows \
  && install --directory --mode 1777 "${NIGHTISP_STORE}"

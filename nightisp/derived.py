@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nightisp import code, manifest
-from nightisp.params import canonical
+from nightisp.params import canonical, read_yaml
 from nightisp.pipeline import PIPELINE
 from nightisp.stage import Stage
 
@@ -144,6 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
                 path.write_text(text, "utf-8")
     if not Path("params.yaml").exists() and not check:
         Path("params.yaml").write_text(params_yaml(), "utf-8")
+    missing = [stage.name for stage in PIPELINE if stage.name not in read_yaml(Path("params.yaml"))]
+    if missing:
+        print(f"params.yaml: has no section {', '.join(missing)}; DVC needs one for every stage", file=sys.stderr)  # noqa: T201
+        return 1
     if check and stale:
         print(f"out of date: {', '.join(stale)}; run `python -m nightisp.derived`", file=sys.stderr)  # noqa: T201
         return 1

@@ -31,14 +31,18 @@ def store_folder(given: Path | None = None) -> Path:
 
 
 def weights_folders(given: Path | None = None) -> tuple[Path, ...]:
-    """Return where weights are looked for, in order: as given, NIGHTISP_WEIGHTS, the project's, the package's."""
+    """Return where weights are looked for, in order: as given, NIGHTISP_WEIGHTS, the project's, the package's.
+
+    An editable install has the package's beside the package, in the repository; a wheel has them inside.
+    """
     named = os.environ.get("NIGHTISP_WEIGHTS")
-    project = root()
+    package = Path(str(files("nightisp")))
+    project, repository = root(), root(package)
     folders = [
         given,
         Path(named) if named else None,
         project / "weights" if project else None,
-        Path(str(files("nightisp"))) / "weights",
+        repository / "weights" if repository == package.parent else package / "weights",
     ]
     return tuple(dict.fromkeys(folder for folder in folders if folder))
 

@@ -124,7 +124,7 @@ def _safe(text: str) -> str:
 
 @contextmanager
 def interruptible(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C begin no further stage; leave at once on the second, or if a stage takes too long.
+    """Let the first Ctrl-C (or SIGTERM) begin no further stage; leave at once on the second, or if a stage takes too long.
 
     Leaving in the middle of a stage loses that stage alone: artifacts and pictures appear whole or not at all.
     """
@@ -141,8 +141,9 @@ def interruptible(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
