@@ -26,7 +26,7 @@ RUN python scripts/requirements.py > requirements.txt \
 COPY . .
 # Without git DVC must be told so.
 RUN pip install --no-deps --no-build-isolation --editable . \
- && dvc init --no-scm --quiet --force \
+ && dvc init --no-scm --quiet \
  && dvc config core.analytics false \
  && python -m compileall -q nightisp tasks flows \
  && install --directory --mode 1777 "${NIGHTISP_STORE}"

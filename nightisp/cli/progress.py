@@ -124,7 +124,7 @@ def _safe(text: str) -> str:
 
 @contextmanager
 def interruptible(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) begin no further stage; leave at once on the second, or if a stage takes too long.
+    """Let the first Ctrl-C or SIGTERM begin no further stage; leave at once on the second, or if a stage takes long.
 
     Leaving in the middle of a stage loses that stage alone: artifacts and pictures appear whole or not at all.
     """
