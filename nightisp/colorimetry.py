@@ -161,7 +161,12 @@ def kelvin_to_neutral(kelvin: float, matrices: Sequence[ColorMatrix]) -> Triple:
 
 
 def adaptation(from_xyz: NDArray[np.float64], to_xyz: NDArray[np.float64]) -> Matrix:
-    """Return the linear Bradford adaptation: `to = M @ from`."""
+    """Return the linear Bradford adaptation: `to = M @ from`.
+
+    References
+    ----------
+    :cite:`lam1985bradford`.
+    """
     gains = (BRADFORD @ to_xyz) / (BRADFORD @ from_xyz)
     return np.asarray(np.linalg.inv(BRADFORD) @ np.diag(gains) @ BRADFORD)
 

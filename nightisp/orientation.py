@@ -34,7 +34,7 @@ def orient(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
         samples = samples[::-1]
     if orientation in _COLUMNS_REVERSED:
         samples = samples[:, ::-1]
-    return np.ascontiguousarray(samples)
+    return samples.copy(order="C")  # ascontiguousarray leaves a negative stride where a side is 1, which torch refuses
 
 
 def orient_window(window: Window, shape: tuple[int, int], orientation: int) -> Window:

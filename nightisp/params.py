@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; leave out --params to use the defaults") from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError, YAMLError) as error:  # ValueError: no UTF-8, or a date that there is not
         raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if tree is None:
         return {}
@@ -59,7 +59,7 @@ def parse_sets(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ParamsError(f"--set {setting}: expected STAGE.NAME=VALUE, for example tone.gamma=2.8")
         try:
             tree.setdefault(stage, {})[parameter] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
+        except (ValueError, YAMLError) as error:
             raise ParamsError(f"--set {setting}: {text!r} is no YAML value") from error
     return tree
 

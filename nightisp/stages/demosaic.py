@@ -30,7 +30,8 @@ def demosaic(mosaic: Mosaic, params: DemosaicParams) -> LinearImage:
     """Interpolate the two missing colors at each photosite; measured samples stay as they are, to 16 bits.
 
     OpenCV works on 16-bit integers. Samples are mapped to them over [0, 1], as published, or over as much more as
-    the mosaic holds on either side, so that noise below black and highlights above white survive.
+    the mosaic holds on either side, so that noise below black and highlights above white survive. The outermost rows
+    and columns are copies of those beside them: OpenCV's way, and the published one.
     """
     low = min(0.0, float(mosaic.samples.min()))
     high = max(1.0, float(mosaic.samples.max()))

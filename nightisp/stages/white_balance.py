@@ -127,7 +127,10 @@ def mix_by_trimmed_mean(votes: list[Triple]) -> Triple:
 
 
 def _statistic(mosaic: Mosaic, params: WhiteBalanceParams) -> Triple:
-    """Estimate the illuminant from the visible photosites that are neither below black nor saturated."""
+    """Estimate the illuminant from the visible photosites.
+
+    Negative noise stays in the mean, which it would bias if cut off; a power needs samples clipped to [0, 1].
+    """
     colors = colors_in(mosaic.samples, mosaic.cfa, mosaic.window)
     match params.method:
         case "gray_world":

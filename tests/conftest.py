@@ -1,0 +1,23 @@
+"""Fixtures that more than one file uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
+
+
+@pytest.fixture(scope="session")
+def classical() -> Mapping[str, NDArray[np.float64]]:
+    """The published system's values for the stages without a network."""
+    path = SHARED / "reference" / "golden" / "classical.npz"
+    if not path.is_file():
+        pytest.skip(f"no golden values: {path} is not there")
+    with np.load(path) as golden:
+        return dict(golden)

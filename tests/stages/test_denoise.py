@@ -1,0 +1,122 @@
+"""Denoising: the published clipping by hand, tiles that leave no trace, strength."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nightisp.bayer import pack  # noqa: E402
+from nightisp.errors import ImageShapeError  # noqa: E402
+from nightisp.image import CFA  # noqa: E402
+from nightisp.models import build  # noqa: E402
+from nightisp.stages import denoise as module  # noqa: E402
+from nightisp.stages.denoise import STAGE, DenoiseParams, denoise  # noqa: E402
+from tests.strategies import flat, mosaic, noise  # noqa: E402
+from tests.tolerance import FLOAT32, NETWORK  # noqa: E402
+
+UNET = DenoiseParams(method="unet")
+
+
+class Constant(torch.nn.Module):  # type: ignore[misc]
+    """Gives one residual for each of the planes R, G, B, G, and keeps what it saw."""
+
+    def __init__(self, *residual: float) -> None:
+        super().__init__()
+        self.residual = torch.tensor(residual).reshape(1, 4, 1, 1)
+        self.seen: Any = None
+
+    def forward(self, planes: Any) -> Any:
+        self.seen = planes.numpy()
+        return self.residual.expand(planes.shape)
+
+
+def test_none_returns_the_mosaic_itself() -> None:
+    noisy = mosaic(noise(4, 6, low=-0.5, high=2.0))
+    assert denoise(noisy, DenoiseParams(method="none")) is noisy
+    assert denoise(noisy, DenoiseParams(method="unet", strength=0)) is noisy
+
+
+@pytest.mark.parametrize("cfa", list(CFA))
+def test_the_network_sees_red_green_blue_green(cfa: CFA) -> None:
+    network = Constant(0.01, 0.02, 0.03, 0.04)
+    result = denoise(mosaic(flat((0.1, 0.2, 0.3), 8, 16, cfa), cfa), UNET, lambda name: network)
+    assert network.seen.shape == (1, 4, 4, 8)
+    assert network.seen[0, :, 0, 0] == pytest.approx([0.1, 0.2, 0.3, 0.2])
+    assert pack(result.samples, cfa)[2, 3] == pytest.approx([0.11, 0.22, 0.33, 0.24])
+
+
+def test_published_clipping_in_the_dark() -> None:
+    """The mean is small: the network sees 0 to 0.9, the result holds 0 to 1, each from the unclipped mosaic."""
+    samples = np.full((8, 8), 0.01, np.float32)
+    samples[0, :4] = (-0.2, 0.95, 1.3, 0.95)
+    network = Constant(0, 0, 0, 0)
+    result = denoise(mosaic(samples), UNET, lambda name: network).samples
+    assert 3 * samples.mean() < 0.9
+    assert network.seen.min() == 0
+    assert network.seen.max() == np.float32(0.9)
+    assert result[0, :4] == pytest.approx([0, 0.95, 1, 0.95])
+    assert result[4, 4] == np.float32(0.01)
+
+
+def test_published_clipping_in_the_light() -> None:
+    """The mean is 0.5: the network sees 0 to 1.5."""
+    samples = np.full((8, 8), 0.5, np.float32)
+    samples[0, 0], samples[0, 2] = 1.7, -0.7
+    network = Constant(0.125, 0.125, 0.125, 0.125)
+    result = denoise(mosaic(samples), UNET, lambda name: network).samples
+    assert network.seen.max() == pytest.approx(3 * samples.mean())
+    assert 1.4 < network.seen.max() < 1.6
+    assert result[0, 0] == 1
+    assert result[0, 2] == 0  # -0.7 + 0.125
+    assert result[4, 4] == 0.625
+
+
+def test_strength_blends_linearly() -> None:
+    noisy = mosaic(noise(8, 8, low=-0.1, high=1.2))
+    network = Constant(0.3, -0.2, 0.1, -0.4)
+    full = denoise(noisy, UNET, lambda name: network).samples
+    for strength in (0.25, 0.5):
+        blended = denoise(noisy, DenoiseParams(method="unet", strength=strength), lambda name: network).samples
+        expected = (1 - strength) * noisy.samples + strength * full
+        assert np.abs(blended - expected).max() < FLOAT32
+
+
+def filled() -> Any:
+    """A U-Net whose every weight counts: normal, with the variance that keeps a signal's."""
+    network = build("denoise_unet", width=8)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            spread = (2 / parameter[0].numel()) ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return network
+
+
+@pytest.mark.parametrize("shape", [(134, 70), (66, 130)])
+def test_tiled_is_whole(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, noisy = filled(), mosaic(noise(*shape, high=0.5))
+    whole = denoise(noisy, UNET, lambda name: network).samples
+    monkeypatch.setattr(module, "_TILE", 32)
+    tiled = denoise(noisy, UNET, lambda name: network).samples
+    assert np.abs(tiled - whole).max() < NETWORK
+    assert np.abs(whole - noisy.samples).mean() > 0.01  # it did something
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 6), (6, 10), (30, 34)])
+def test_any_even_size(shape: tuple[int, int]) -> None:
+    network = filled()
+    assert denoise(mosaic(noise(*shape)), UNET, lambda name: network).samples.shape == shape
+
+
+def test_odd_sizes_are_refused() -> None:
+    with pytest.raises(ImageShapeError, match="packed"):
+        denoise(mosaic(noise(5, 6)), UNET, lambda name: Constant(0, 0, 0, 0))
+
+
+def test_weights_are_those_of_the_chosen_method() -> None:
+    assert STAGE.weights(DenoiseParams(method="none")) == ()
+    assert STAGE.weights(DenoiseParams(method="unet", weights="mine")) == ("mine",)

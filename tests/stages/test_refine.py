@@ -1,0 +1,111 @@
+"""Refinement: sizes and sides for every size and orientation, with networks whose output is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+torch = pytest.importorskip("torch")
+
+from nightisp.image import DisplayImage, Samples, Window  # noqa: E402
+from nightisp.models import build  # noqa: E402
+from nightisp.stages.refine import STAGE, RefineParams, refine  # noqa: E402
+from tests.strategies import MODEST, SHOT, noise, orientations, sides, upright  # noqa: E402
+from tests.tolerance import FLOAT32  # noqa: E402
+
+MWISPNET = RefineParams(method="mwispnet")
+
+
+class Average(torch.nn.Module):  # type: ignore[misc]
+    """Gives a quarter of width and height, as MWISPNet does, and keeps the sizes that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, rgb: Any) -> Any:
+        self.seen.append(tuple(rgb.shape))
+        return torch.nn.functional.avg_pool2d(rgb, 4)
+
+
+def display(height: int, width: int, orientation: int = 1, border: tuple[int, int] = (0, 0)) -> DisplayImage:
+    """Draw a picture whose visible part is height x width, with `border` above and left of it."""
+    top, left = border
+    return DisplayImage(
+        noise(height + 2 * top, width + 2 * left, 3),
+        shot=SHOT.model_copy(update={"orientation": orientation}),
+        window=Window(top, left, height, width),
+    )
+
+
+def averaged(pixels: Samples) -> Samples:
+    """Average blocks of 4 x 4; where the last ones are not whole, over what reflection adds."""
+    height, width = (-(-side // 4) * 4 for side in pixels.shape[:2])
+    grown = np.pad(pixels, ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)), mode="reflect")
+    return grown.reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3))
+
+
+@MODEST
+@given(height=sides, width=sides, orientation=orientations)
+def test_a_quarter_of_the_visible_part_upright(height: int, width: int, orientation: int) -> None:
+    picture, network = display(height, width, orientation, border=(1, 2)), Average()
+    found = refine(picture, MWISPNET, lambda name: network)
+    assert np.abs(found.samples - upright(averaged(picture.visible()), orientation)).max() < FLOAT32
+    assert found.reduction == 4
+    assert found.window[2:] == ((width, height) if orientation > 4 else (height, width))
+    assert found.shot == SHOT.model_copy(update={"orientation": 1})
+    assert all(side % 32 == 0 for side in network.seen[0][2:])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "window"),
+    [
+        (1, (0, 0, 9, 6)),  # 9 x 6 in 12 x 8: three rows too many at the bottom, two columns at the right
+        (2, (0, 2, 9, 6)),
+        (3, (3, 2, 9, 6)),
+        (4, (3, 0, 9, 6)),
+        (5, (0, 0, 6, 9)),
+        (6, (0, 3, 6, 9)),
+        (7, (2, 3, 6, 9)),
+        (8, (2, 0, 6, 9)),
+    ],
+)
+def test_the_side_of_what_is_too_much(orientation: int, window: tuple[int, int, int, int]) -> None:
+    assert refine(display(9, 6, orientation), MWISPNET, lambda name: Average()).window == window
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_none_passes_the_full_size_on_upright(orientation: int) -> None:
+    picture = display(7, 10, orientation, border=(2, 1))
+    found = refine(picture, RefineParams(method="none"))
+    assert np.array_equal(found.samples, upright(picture.visible(), orientation))
+    assert found.window == (0, 0, *found.samples.shape[:2])  # the border is cut off, once
+    assert found.shot.orientation == found.reduction == 1
+
+
+def test_clips_to_display_light() -> None:
+    class Beyond(Average):
+        def forward(self, rgb: Any) -> Any:
+            return super().forward(rgb) * 4 - 1.5
+
+    found = refine(display(32, 64), MWISPNET, lambda name: Beyond()).samples
+    assert found.min() == 0
+    assert found.max() == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (33, 40)])
+def test_the_real_network(shape: tuple[int, int]) -> None:
+    torch.manual_seed(4)
+    network = build("mwispnet", widths=(8, 8, 8), blocks=1, reduction=4)
+    found = refine(display(*shape, orientation=6), MWISPNET, lambda name: network)
+    assert found.samples.shape == (-(-shape[1] // 4), -(-shape[0] // 4), 3)
+    assert found.window[2:] == (shape[1], shape[0])
+    assert np.isfinite(found.samples).all()
+
+
+def test_weights_are_those_of_the_chosen_method() -> None:
+    assert STAGE.weights(RefineParams(method="none")) == ()
+    assert STAGE.weights(RefineParams(method="mwispnet", weights="mine")) == ("mine",)

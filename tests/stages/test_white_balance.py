@@ -1,0 +1,227 @@
+"""White balance: each method on mosaics whose light is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from nightisp.errors import NoGroundError
+from nightisp.image import CFA, ColorMatrix, Mosaic, Shot, Triple, Window
+from nightisp.stages.white_balance import (
+    STAGE,
+    WhiteBalanceParams,
+    check,
+    mix_by_trimmed_mean,
+    to_gains,
+    white_balance,
+)
+from tests.strategies import DAYLIGHT, SHOT, flat, mosaic, noise
+from tests.tolerance import FLOAT32
+
+STATISTICS = ("gray_world", "shades_of_gray", "white_patch")
+
+
+def gains(picture: Mosaic, networks: Any = None, **params: Any) -> Triple:
+    return white_balance(picture, WhiteBalanceParams(**params), networks).balance.gains
+
+
+@pytest.mark.parametrize("cfa", list(CFA))
+@pytest.mark.parametrize("method", STATISTICS)
+def test_statistics_find_a_flat_light(method: Any, cfa: CFA) -> None:
+    picture = mosaic(flat((0.4, 0.5, 0.125), 6, 8, cfa), cfa)
+    balanced = white_balance(picture, WhiteBalanceParams(method=method))
+    assert balanced.balance.gains == pytest.approx((1.25, 1, 4))
+    assert balanced.balance.method == method
+    assert np.abs(balanced.samples - 0.5).max() < FLOAT32
+
+
+@pytest.mark.parametrize("method", STATISTICS)
+def test_statistics_look_at_the_visible_part_only(method: Any) -> None:
+    samples = np.full((7, 9), 9.0, np.float32)
+    samples[1:6, 2:9] = flat((0.4, 0.5, 0.125), 5, 7, CFA.BGGR.shifted(1, 2))
+    assert gains(mosaic(samples, window=Window(1, 2, 5, 7)), method=method) == pytest.approx((1.25, 1, 4))
+
+
+def test_gray_world_is_not_biased_by_noise_below_black() -> None:
+    """A dark scene: half of the samples are negative. Clipped at black, red and blue would look alike."""
+    light = (0.004, 0.010, 0.002)
+    samples = flat(light, 200, 200) + np.random.default_rng(1).normal(0, 0.02, (200, 200)).astype(np.float32)
+    assert (samples < 0).mean() > 0.3
+    r, _, b = gains(mosaic(samples), method="gray_world")
+    assert r == pytest.approx(2.5, rel=0.1)  # deviation of the mean of 10,000: 0.0002 of 0.004
+    assert b == pytest.approx(5, rel=0.25)
+    assert gains(mosaic(np.maximum(samples, 0)), method="gray_world")[0] < 1.5
+
+
+def test_gray_world_by_hand() -> None:
+    samples = np.array([[0.1, 0.4], [0.2, 0.6], [0.3, 0.4], [-0.2, 1.0]], np.float32)  # B G / G R, twice
+    assert gains(mosaic(samples), method="gray_world") == pytest.approx((0.2 / 0.8, 1, 0.2 / 0.2))
+
+
+def test_shades_of_gray_by_hand() -> None:
+    samples = np.array([[0.3, 0.5], [0.5, 0.6], [0.4, 0.5], [0.5, 0.8]], np.float32)
+    expected = (0.5 / 0.5**0.5, 1, 0.5 / 0.125**0.5)  # root mean squares of (0.6, 0.8) and of (0.3, 0.4)
+    assert gains(mosaic(samples), method="shades_of_gray", norm=2) == pytest.approx(expected)
+    samples[0, 0], samples[1, 1] = -0.4, 1.8  # clipped to 0 and 1: a power of a negative sample means nothing
+    expected = (0.5 / 0.82**0.5, 1, 0.5 / 0.08**0.5)
+    assert gains(mosaic(samples), method="shades_of_gray", norm=2) == pytest.approx(expected)
+
+
+def test_white_patch_by_hand() -> None:
+    samples = np.tile(np.array([[0.0, 0.0], [0.0, 0.0]], np.float32), (10, 10))
+    samples[::2, ::2] = np.arange(100).reshape(10, 10) / 200  # blue: 0 to 0.495
+    samples[1::2, 1::2] = np.arange(100).reshape(10, 10) / 100
+    samples[::2, 1::2] = samples[1::2, ::2] = 0.5
+    assert gains(mosaic(samples), method="white_patch", percentile=100) == pytest.approx((0.5 / 0.99, 1, 0.5 / 0.495))
+    assert gains(mosaic(samples), method="white_patch", percentile=50) == pytest.approx((0.5 / 0.495, 1, 0.5 / 0.2475))
+
+
+@pytest.mark.parametrize("method", STATISTICS)
+@pytest.mark.parametrize("level", [0.0, -0.01])
+def test_a_black_picture_is_no_ground(method: Any, level: float) -> None:
+    with pytest.raises(NoGroundError, match=r"no light.*as_shot, gains or kelvin"):
+        gains(mosaic(np.full((4, 4), level, np.float32)), method=method)
+
+
+def test_gains_multiply_without_clipping() -> None:
+    picture = mosaic(noise(6, 8, low=-0.2, high=1.5), CFA.GRBG)
+    balanced = white_balance(picture, WhiteBalanceParams(method="gains", gains=(2, 0.5, 3)))
+    factors = flat((2, 0.5, 3), 6, 8, CFA.GRBG)
+    assert np.array_equal(balanced.samples, picture.samples * factors)
+    assert balanced.balance.gains == (2, 0.5, 3)
+    assert (balanced.cfa, balanced.window, balanced.shot) == (picture.cfa, picture.window, picture.shot)
+
+
+def test_as_shot() -> None:
+    assert gains(mosaic(noise(4, 4)), method="as_shot") == pytest.approx((1 / 0.8125, 1, 1 / 0.40625))
+
+
+@pytest.mark.parametrize("method", ["as_shot", "as_shot_fc4"])
+def test_as_shot_missing_names_the_others(method: Any) -> None:
+    without = SHOT.model_copy(update={"as_shot_neutral": None})
+    with pytest.raises(NoGroundError) as caught:
+        gains(mosaic(noise(4, 4), shot=without), method=method)
+    message = str(caught.value)
+    assert f"white_balance.method: {method}" in message
+    for other in ("fc4", "gray_world", "shades_of_gray", "white_patch", "gains", "kelvin"):
+        assert other in message.split(";")[1]
+    with pytest.raises(NoGroundError):  # before any pixel is computed
+        check(without, WhiteBalanceParams(method=method))
+
+
+def test_kelvin_goes_by_the_matrix_of_the_camera() -> None:
+    """With XYZ itself as camera, a black body's gains are 1 / XYZ: at 2856 K, x = 0.4476 and y = 0.4074."""
+    identity = ColorMatrix(xyz_to_camera=((1, 0, 0), (0, 1, 0), (0, 0, 1)), illuminant=17)
+    picture = mosaic(noise(4, 4), shot=Shot(color_matrices=(identity,)))
+    r, g, b = gains(picture, method="kelvin", kelvin=2856)
+    assert (r, g, b) == pytest.approx((0.4074 / 0.4476, 1, 0.4074 / 0.1450), rel=0.005)
+
+
+def test_kelvin_lower_means_more_blue() -> None:
+    warm, cool = (gains(mosaic(noise(4, 4)), method="kelvin", kelvin=k) for k in (2500, 8000))
+    assert warm[2] > 1.5 * cool[2]
+    assert warm[0] < cool[0]
+
+
+def test_kelvin_needs_a_matrix() -> None:
+    with pytest.raises(NoGroundError, match=r"ColorMatrix.*gains"):
+        gains(mosaic(noise(4, 4), shot=Shot()), method="kelvin", kelvin=3200)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"method": "kelvin"}, "white_balance.kelvin"),
+        ({"method": "gains"}, "white_balance.gains"),
+        ({"method": "gains", "gains": (0, 1, 1)}, "0.05"),
+        ({"method": "gains", "gains": (1, 1, 21)}, "20"),
+        ({"method": "kelvin", "kelvin": 1000}, "1667"),
+        ({"weights": ()}, "at least 1"),
+    ],
+)
+def test_params_that_cannot_be(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        WhiteBalanceParams(**params)
+
+
+def test_to_gains() -> None:
+    assert to_gains((0.25, 0.5, 2)) == (2, 1, 0.25)
+    for nothing in ((0, 1, 1), (1, 0, 1), (1, 1, -1), (1, 1, float("nan")), (float("inf"), 1, 1)):
+        with pytest.raises(NoGroundError):
+            to_gains(nothing)
+
+
+@pytest.mark.parametrize(
+    ("votes", "mixed"),
+    [
+        # The published successor: as-shot and three networks. Red 1.5, 1.6, 1.7 of four; blue 2.2, 2.5, 2.8 of four.
+        ([(1.7, 1, 2.2), (1.5, 1, 2.8), (2.9, 1, 1.1), (1.6, 1, 2.5)], (1.6, 1, 2.5)),
+        ([(1.7, 1, 2.2), (1.5, 1, 2.8)], (1.5, 1, 2.8)),
+        ([(1.7, 1, 2.2)], (1.7, 1, 2.2)),
+    ],
+)
+def test_trimmed_mean_by_hand(votes: list[Triple], mixed: Triple) -> None:
+    assert mix_by_trimmed_mean(votes) == pytest.approx(mixed)
+    assert mix_by_trimmed_mean(votes[::-1]) == pytest.approx(mixed)
+
+
+@pytest.fixture
+def networks() -> Any:
+    """Networks that see a light of their own each, and keep what they saw."""
+    torch = pytest.importorskip("torch")
+
+    class Light(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, *light: float) -> None:
+            super().__init__()
+            self.light = torch.tensor([light])
+            self.seen: Any = None
+
+        def forward(self, rgb: Any) -> Any:
+            self.seen = rgb.numpy()
+            return self.light, rgb, rgb[:, :1]
+
+    known = {"a": Light(0.5, 1.0, 0.25), "b": Light(0.25, 0.5, 0.25), "c": Light(0.2, 0.8, 0.2), "dark": Light(0, 0, 0)}
+    return known.__getitem__
+
+
+def test_fc4_asks_the_network(networks: Any) -> None:
+    picture = mosaic(flat((0.25, 0.5, 0.125), 6, 8, CFA.RGGB), CFA.RGGB)
+    picture.samples[0, 0], picture.samples[1, 1] = -0.2, 1.6
+    assert gains(picture, networks, method="fc4", weights=("a",)) == (2, 1, 4)
+    seen = networks("a").seen
+    assert seen.shape == (1, 3, 3, 4)
+    assert seen[0, :, 1, 1] == pytest.approx(np.array([0.25, 0.5, 0.125]) ** (1 / 2.2), abs=FLOAT32)
+    assert seen[0, :, 0, 0] == pytest.approx([0, 0.5 ** (1 / 2.2), 1], abs=FLOAT32)
+
+
+def test_fc4_averages_the_gains_of_several(networks: Any) -> None:
+    found = gains(mosaic(noise(6, 8)), networks, method="fc4", weights=("a", "b", "c"))
+    assert found == pytest.approx(((2 + 2 + 4) / 3, 1, (4 + 2 + 4) / 3))
+
+
+def test_fc4_with_as_shot(networks: Any) -> None:
+    """As-shot gains are (1.23, 1, 2.46), the networks' (2, 1, 4), (2, 1, 2), (4, 1, 4): red without 4, blue without 2."""
+    found = gains(mosaic(noise(6, 8)), networks, method="as_shot_fc4", weights=("a", "b", "c"))
+    assert found == pytest.approx(((1 / 0.8125 + 2 + 2) / 3, 1, (1 / 0.40625 + 4 + 4) / 3))
+
+
+def test_fc4_that_sees_no_light(networks: Any) -> None:
+    with pytest.raises(NoGroundError, match="no light"):
+        gains(mosaic(noise(6, 8)), networks, method="fc4", weights=("dark",))
+
+
+def test_weights_are_those_of_the_chosen_method() -> None:
+    assert STAGE.weights(WhiteBalanceParams(method="gray_world")) == ()
+    for method in ("fc4", "as_shot_fc4"):
+        assert STAGE.weights(WhiteBalanceParams(method=method, weights=("a", "b"))) == ("a", "b")
+
+
+def test_daylight_matrix_balances_daylight() -> None:
+    """Under D65, whose XYZ the matrix maps to camera RGB, kelvin 6504 gives nearly that neutral's gains."""
+    shot = Shot(color_matrices=(ColorMatrix(xyz_to_camera=DAYLIGHT, illuminant=21),))
+    r, g, b = np.array(DAYLIGHT) @ (0.95047, 1.0, 1.08883)
+    found = gains(mosaic(noise(4, 4), shot=shot), method="kelvin", kelvin=6504)
+    assert found == pytest.approx((g / r, 1, g / b), rel=0.04)  # daylight lies a little off the black bodies
