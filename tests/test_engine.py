@@ -1,0 +1,263 @@
+"""What is computed, and what is not: keys, hits, damage, publishing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.frames import write_frame, write_frames
+
+from nightisp import engine as engine_module
+from nightisp.batch import FrameResult, Stop, perform, prepare, render_frame
+from nightisp.engine import Engine, Plan
+from nightisp.models.weights import Compute, Library
+from nightisp.pipeline import NAMES, PIPELINE
+from nightisp.store import Store
+
+DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
+
+
+class Counted:
+    """An engine over a store of its own that counts what it computes."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        library = Library([folder / "weights"])
+        self.engine = Engine(Store(folder / "store"), library, Compute(library, "cpu"))
+        self.output = folder / "out"
+        self.counts: Counter[str] = Counter()
+        compute = Engine._compute
+
+        def counting(engine: Engine, plan: Plan, stage: Any, image: Any) -> float:
+            self.counts[stage.name] += 1
+            return compute(engine, plan, stage, image)
+
+        monkeypatch.setattr(Engine, "_compute", counting)
+
+    def render(self, inputs: list[Path], tree: dict[str, Any] | None = None, until: str = "export") -> list[FrameResult]:
+        """Render as `flow run` does, and leave in `counts` what that took."""
+        self.counts.clear()
+        batch = prepare(self.engine, tree or {}, inputs)
+        output = self.output if until == "export" else None
+        results = [
+            render_frame(
+                self.engine, plan, until, lambda p, n: perform(self.engine, p, n, output), Stop(), lambda *_: None
+            )
+            for plan in batch.plans
+        ]
+        return [*results, *batch.refused]
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(tmp_path, monkeypatch)
+
+
+def artifact(counted: Counted, stage: str) -> Path:
+    (path,) = (counted.engine.store.folder / stage).glob("*.zarr")
+    return path
+
+
+def test_each_change_reruns_what_lies_downstream_and_no_more(counted: Counted, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 2)
+    inputs = [tmp_path / "in"]
+    counted.render(inputs)
+    assert counted.counts == dict.fromkeys(NAMES, 2)
+    counted.render(inputs)
+    assert not counted.counts
+    counted.render(inputs, {"tone": {"gamma": 2.8}})
+    assert counted.counts == dict.fromkeys(DOWNSTREAM, 2)
+    counted.render(inputs)  # gamma put back
+    assert not counted.counts
+    counted.render(inputs, {"denoise": {"strength": 0.5}})
+    assert counted.counts == dict.fromkeys(NAMES[1:], 2)
+    write_frames(tmp_path / "in", 1, first=2)
+    counted.render(inputs)
+    assert counted.counts == dict.fromkeys(NAMES, 1)
+
+
+def test_a_renamed_moved_touched_or_copied_raw_is_a_hit(counted: Counted, tmp_path: Path) -> None:
+    first = write_frame(tmp_path / "a" / "one.dng", 1)
+    counted.render([first])
+    second = tmp_path / "b" / "two.dng"
+    second.parent.mkdir()
+    shutil.copy(first, second)
+    (result,) = counted.render([second])
+    assert not counted.counts
+    assert result.output == tmp_path / "out" / "two.jpg"
+    assert result.output.read_bytes() == (tmp_path / "out" / "one.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_removed_artifact_costs_as_little_as_possible(counted: Counted, tmp_path: Path, stage: str) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    shutil.rmtree(artifact(counted, stage))
+    (result,) = counted.render([raw])
+    if stage == "export":
+        assert counted.counts == {"export": 1}
+    else:
+        assert not counted.counts  # nothing needs it: the picture is there
+        assert result.stages[stage] == "skipped"
+        counted.render([raw], until=stage)
+        assert counted.counts == {stage: 1}
+
+
+def test_a_damaged_input_is_computed_again_with_what_it_lacks(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    chunk = next(path for path in (artifact(counted, "color") / "samples" / "c").rglob("*") if path.is_file())
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    chunk.write_bytes(damaged)
+    (result,) = counted.render([raw], {"tone": {"gamma": 2.8}})
+    assert counted.counts == dict.fromkeys(["color", *DOWNSTREAM], 1)
+    assert result.stages["color"] == "computed"
+
+
+@pytest.mark.parametrize("harm", ["deleted", "altered", "same size"])
+def test_a_picture_that_is_gone_or_altered_is_published_again_and_counts_as_cached(
+    counted: Counted, tmp_path: Path, harm: str
+) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    picture = tmp_path / "out" / "one.jpg"
+    good = picture.read_bytes()
+    if harm == "deleted":
+        picture.unlink()
+    else:
+        picture.write_bytes(good[:-1] + (b"!" if harm == "same size" else b"longer"))
+    (result,) = counted.render([raw])
+    assert picture.read_bytes() == good
+    assert not counted.counts
+    assert result.stages["export"] == "cached"
+
+
+def test_a_damaged_picture_in_the_store_is_made_again(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    good = (tmp_path / "out" / "one.jpg").read_bytes()
+    chunk = next(path for path in (artifact(counted, "export") / "samples" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    (tmp_path / "out" / "one.jpg").unlink()
+    counted.render([raw])
+    assert counted.counts == {"export": 1}
+    assert (tmp_path / "out" / "one.jpg").read_bytes() == good
+
+
+def test_a_miss_and_a_hit_give_the_same_bytes(counted: Counted, tmp_path: Path) -> None:
+    """In memory, stage after stage, and through the store: the same file."""
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    (plan,) = prepare(counted.engine, {}, [raw]).plans
+    picture: Any = engine_module.RawFile(raw)
+    for stage in PIPELINE:
+        picture = stage(picture, plan.params[stage.name]).rounded() if stage.device == "cpu" else stage(
+            picture, plan.params[stage.name], counted.engine.networks
+        ).rounded()
+    assert picture.content == (tmp_path / "out" / "one.jpg").read_bytes()
+
+
+def test_a_raw_that_changes_while_it_is_read_fails_by_name(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    (plan,) = prepare(counted.engine, {}, [raw]).plans
+    write_frame(raw, 2)
+    result = render_frame(
+        counted.engine, plan, "export", lambda p, n: perform(counted.engine, p, n, None), Stop(), lambda *_: None
+    )
+    assert result.outcome == "failed"
+    assert "was changed while it was read" in str(result.error)
+    assert not list((counted.engine.store.folder / "ingest").glob("*.zarr"))
+
+
+def test_a_sidecar_changes_the_stages_that_it_names(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    (tmp_path / "one.nightisp.yaml").write_text("tone: {exposure_ev: 1.0}\n")
+    counted.render([raw])
+    assert counted.counts == dict.fromkeys(DOWNSTREAM, 1)
+    (tmp_path / "one.nightisp.yaml").write_text("tone: {exposure_evv: 1.0}\n")
+    (result,) = counted.render([raw])
+    assert result.outcome == "failed"
+    assert "Did you mean exposure_ev?" in str(result.error)
+
+
+def test_new_weights_rerun_their_stage_and_what_follows(counted: Counted, tmp_path: Path) -> None:
+    import torch
+
+    from nightisp.models import build
+    from nightisp.models.checkpoints import import_checkpoint
+
+    raw = write_frame(tmp_path / "one.dng", 1)
+    tree = {"denoise": {"method": "unet"}}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(build("denoise_unet", width=8).state_dict(), tmp_path / "unet.pth")
+        import_checkpoint("denoise", [tmp_path / "unet.pth"], tmp_path / "weights", overwrite=True)
+        counted.render([raw], tree)
+        assert counted.counts == dict.fromkeys(NAMES if seed == 0 else NAMES[1:], 1)
+        counted.render([raw], tree)
+        assert not counted.counts
+
+
+def test_keys_stand_for_what_decides_the_samples(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    (plan,) = prepare(counted.engine, {}, [raw]).plans
+    for stage in PIPELINE:
+        for name, value in _other_values(stage.name).items():
+            changed = counted.engine.plan(plan.source, {stage.name: {name: value}}).keys
+            differs = [s for s in NAMES if changed[s] != plan.keys[s]]
+            assert differs == list(NAMES[NAMES.index(stage.name) :]), f"{stage.name}.{name}"
+    other = replace(plan.source, digest=hashlib.sha256(b"other").hexdigest())
+    assert not set(counted.engine.plan(other, {}).keys.values()) & set(plan.keys.values())
+    elsewhere = replace(plan.source, frame="renamed", path=Path("/elsewhere/renamed.dng"))
+    assert counted.engine.plan(elsewhere, {}).keys == plan.keys
+
+
+def _other_values(stage: str) -> dict[str, Any]:
+    """Give one other value for some parameters of each stage."""
+    values: dict[str, dict[str, Any]] = {
+        "ingest": {"black_level": 10.0, "white_level": 9000.0},
+        "denoise": {"strength": 0.5},
+        "white_balance": {"method": "as_shot", "norm": 3.0},
+        "demosaic": {"method": "bilinear"},
+        "color": {"strength": 0.5, "matrix": "published", "highlights": "published"},
+        "tone": {"gamma": 2.2, "exposure_ev": 0.5, "curve": [[0, 0], [1, 1]]},
+        "refine": {"precision": "bfloat16"},
+        "super_resolution": {"tile": 128, "overlap": 16},
+        "export": {"quality": 90, "format": "png"},
+    }
+    return values[stage]
+
+
+def test_two_frames_of_one_content_are_computed_once(counted: Counted, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    for name in ("one", "two"):
+        write_frame(tmp_path / "in" / f"{name}.dng", 1)
+    plans = prepare(counted.engine, {}, [tmp_path / "in"]).plans
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda plan: counted.engine.ensure(plan, "export"), plans))
+    assert counted.counts == dict.fromkeys(NAMES, 1)
+
+
+def test_attributes_tell_where_an_artifact_comes_from(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    attributes = json.loads((artifact(counted, "tone") / "zarr.json").read_text())["attributes"]
+    assert attributes["frame"] == "one"
+    assert attributes["source"] == {"name": "one.dng", "sha256": hashlib.sha256(raw.read_bytes()).hexdigest()}
+    assert attributes["params"]["gamma"] == 3.2
+    assert attributes["upstream"] == [artifact(counted, "color").stem]
+    assert attributes["key"] == artifact(counted, "tone").stem
+    assert attributes["weights"] == {}
+    assert attributes["seconds"] >= 0
+    assert {"nightisp", "python", "numpy", "zarr", "rawpy"} <= attributes["versions"].keys()
+    stored = counted.engine.store.read("tone", attributes["key"], PIPELINE[NAMES.index("tone")].gives)
+    assert np.isfinite(stored.samples).all()
