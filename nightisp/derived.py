@@ -142,14 +142,18 @@ def main(arguments: list[str] | None = None) -> int:
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, "utf-8")
-    if not Path("params.yaml").exists() and not check:
-        Path("params.yaml").write_text(params_yaml(), "utf-8")
-    missing = [stage.name for stage in PIPELINE if stage.name not in read_yaml(Path("params.yaml"))]
-    if missing:
-        print(f"params.yaml: has no section {', '.join(missing)}; DVC needs one for every stage", file=sys.stderr)  # noqa: T201
-        return 1
+    params = Path("params.yaml")
+    if not params.exists():
+        stale.append(params.name)
+        if not check:
+            params.write_text(params_yaml(), "utf-8")
     if check and stale:
         print(f"out of date: {', '.join(stale)}; run `python -m nightisp.derived`", file=sys.stderr)  # noqa: T201
+        return 1
+    sections = read_yaml(params)
+    missing = [stage.name for stage in PIPELINE if stage.name not in sections]
+    if missing:
+        print(f"params.yaml: has no section {', '.join(missing)}; DVC needs one for every stage", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

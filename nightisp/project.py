@@ -44,7 +44,7 @@ def weights_folders(given: Path | None = None) -> tuple[Path, ...]:
         project / "weights" if project else None,
         repository / "weights" if repository == package.parent else package / "weights",
     ]
-    return tuple(dict.fromkeys(folder for folder in folders if folder))
+    return tuple(dict.fromkeys(folder.absolute() for folder in folders if folder))
 
 
 def params_file(given: Path | None = None) -> Path | None:

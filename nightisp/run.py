@@ -71,13 +71,17 @@ class Report:
         return 3 if any(f.outcome == "failed" for f in self.frames) else 0
 
 
-@cache
 def open_engine(store: Path | None, weights: Path | None, device: str) -> Engine:
     """Open store and weights, one engine a process for the same three; sweep up what dead processes left."""
+    return _engine(store_folder(store).absolute(), weights_folders(weights), device)
+
+
+@cache
+def _engine(store: Path, weights: tuple[Path, ...], device: str) -> Engine:
     from nightisp.models.weights import Compute, Library
 
-    library = Library(weights_folders(weights))
-    engine = Engine(Store(store_folder(store)), library, Compute(library, device))
+    library = Library(weights)
+    engine = Engine(Store(store), library, Compute(library, device))
     engine.store.sweep()
     return engine
 
@@ -170,7 +174,7 @@ class Job:
 
     source: Source
     tree: parameters.Tree
-    store: Path | None
+    store: Path
     weights: Path | None
     device: str
     output: Path | None
@@ -179,7 +183,7 @@ class Job:
     def of(cls, options: Options, tree: parameters.Tree, plan: Plan) -> Job:
         """Return the job of a plan."""
         output = options.output if options.until == NAMES[-1] else None
-        return cls(plan.source, tree, options.store, options.weights, options.device, output)
+        return cls(plan.source, tree, store_folder(options.store).absolute(), options.weights, options.device, output)
 
     def perform(self, stage: str) -> Performed:
         """Ensure the stage; if it is the last of the run, publish the picture."""

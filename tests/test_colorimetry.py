@@ -41,7 +41,9 @@ def test_kelvin_there_and_back(kelvin: float) -> None:
     assert c.xy_to_kelvin(*c.kelvin_to_xy(kelvin)) == pytest.approx(kelvin, rel=KELVIN)
 
 
-@pytest.mark.parametrize(("xy", "kelvin"), [((0.3457, 0.3585), 5003), ((0.3127, 0.3290), 6504), ((0.4476, 0.4074), 2856)])
+@pytest.mark.parametrize(
+    ("xy", "kelvin"), [((0.3457, 0.3585), 5003), ((0.3127, 0.3290), 6504), ((0.4476, 0.4074), 2856)]
+)
 def test_temperatures_of_standard_lights(xy: tuple[float, float], kelvin: float) -> None:
     assert c.xy_to_kelvin(*xy) == pytest.approx(kelvin, rel=KELVIN)
 
@@ -105,7 +107,11 @@ def test_adaptation_takes_white_to_white() -> None:
     d50 = np.array([0.96422, 1, 0.82521])
     assert np.allclose(c.adaptation(c.D65_XYZ, d50) @ c.D65_XYZ, d50)
     # Printed by Bruce Lindbloom for D65 to D50.
-    printed = [[1.0478112, 0.0228866, -0.0501270], [0.0295424, 0.9904844, -0.0170491], [-0.0092345, 0.0150436, 0.7521316]]
+    printed = [
+        [1.0478112, 0.0228866, -0.0501270],
+        [0.0295424, 0.9904844, -0.0170491],
+        [-0.0092345, 0.0150436, 0.7521316],
+    ]
     assert np.allclose(c.adaptation(c.D65_XYZ, d50), printed, atol=1e-4)
 
 
@@ -120,8 +126,7 @@ def test_dng_chain(kelvin: float) -> None:
     camera_to_d50 = bradford(white, np.array([0.96422, 1, 0.82521])) @ np.linalg.inv(xyz_to_camera)
     expected = D50_TO_SRGB @ camera_to_d50 @ np.diag(neutral)
     found = c.camera_to_srgb_dng((A, D65), (g / r, 1.0, g / b))
-    assert np.abs(found - expected).max() < 5 * SRGB_MATRIX
-    assert np.abs(found - expected).max() < SRGB_MATRIX * np.abs(expected).max()
+    assert np.abs(found - expected).max() < SRGB_MATRIX
 
 
 @MODEST
@@ -132,16 +137,10 @@ def test_dng_chain_keeps_neutrals(red: float, green: float, blue: float) -> None
     assert np.allclose(matrix, c.camera_to_srgb_dng((A, D65), (red, 1.0, blue)))  # a gain for all is no color
 
 
-@pytest.mark.parametrize("gains", [(0.05, 1.0, 20.0), (20.0, 1.0, 0.05), (20.0, 0.05, 20.0)])
+@pytest.mark.parametrize("gains", [(0.05, 1.0, 20.0), (20.0, 1.0, 0.05), (8.0, 1.0, 8.0), (0.3, 1.0, 0.3)])
 def test_dng_chain_refuses_gains_of_no_light(gains: Triple) -> None:
-    """Either it says that these gains are no light's, or it renders; never an inside-out picture."""
-    try:
-        matrix = c.camera_to_srgb_dng((A, D65), gains)
-    except NoGroundError as error:
-        assert "color.matrix: published" in str(error)
-    else:
-        assert np.isfinite(matrix).all()
-        assert matrix @ np.ones(3) == pytest.approx(np.ones(3), abs=1e-9)
+    with pytest.raises(NoGroundError, match=r"no light that.*color\.matrix: published"):
+        c.camera_to_srgb_dng((A, D65), gains)
 
 
 def test_published_chain_by_hand() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.frames import write_frame, write_frames
 
 from nightisp import engine as engine_module
 from nightisp.batch import FrameResult, Stop, perform, prepare, render_frame
@@ -20,6 +19,7 @@ from nightisp.engine import Engine, Plan
 from nightisp.models.weights import Compute, Library
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.store import Store
+from tests.frames import write_frame, write_frames
 
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
 
@@ -40,7 +40,9 @@ class Counted:
 
         monkeypatch.setattr(Engine, "_compute", counting)
 
-    def render(self, inputs: list[Path], tree: dict[str, Any] | None = None, until: str = "export") -> list[FrameResult]:
+    def render(
+        self, inputs: list[Path], tree: dict[str, Any] | None = None, until: str = "export"
+    ) -> list[FrameResult]:
         """Render as `flow run` does, and leave in `counts` what that took."""
         self.counts.clear()
         batch = prepare(self.engine, tree or {}, inputs)
@@ -158,9 +160,11 @@ def test_a_miss_and_a_hit_give_the_same_bytes(counted: Counted, tmp_path: Path) 
     (plan,) = prepare(counted.engine, {}, [raw]).plans
     picture: Any = engine_module.RawFile(raw)
     for stage in PIPELINE:
-        picture = stage(picture, plan.params[stage.name]).rounded() if stage.device == "cpu" else stage(
-            picture, plan.params[stage.name], counted.engine.networks
-        ).rounded()
+        picture = (
+            stage(picture, plan.params[stage.name]).rounded()
+            if stage.device == "cpu"
+            else stage(picture, plan.params[stage.name], counted.engine.networks).rounded()
+        )
     assert picture.content == (tmp_path / "out" / "one.jpg").read_bytes()
 
 

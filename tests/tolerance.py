@@ -22,7 +22,7 @@ PUBLISHED_FOOT = 0.02
 """Relative; asked for at the three small published samples."""
 
 GOLDEN_TONE = 0.004
-"""Asked for: golden values read the published curve by nearest of 1025 samples, that is up to 0.0025 off at its steepest."""
+"""Asked for: golden values read the published curve at the nearest of 1025 samples, up to 0.0013 off where steepest."""
 
 GOLDEN_GAMMA = 1e-6
 """Asked for: a power in float32 and in float64."""
@@ -36,7 +36,7 @@ BLACK_BODY_XY = 1e-3
 KELVIN = 0.01
 """Relative; correlated color temperature by search along the locus, whose steps are half a mired."""
 
-SRGB_MATRIX = 2e-3
+SRGB_MATRIX = 1e-3
 """Camera to sRGB by another's printed matrices, which have four digits and other white points in the last."""
 
 STORAGE_OVER_NOISE = 0.1

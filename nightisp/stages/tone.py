@@ -86,7 +86,7 @@ class ToneCurve:
         place = np.clip(linear, 0, 1) * np.float32(_TABLE)
         entry = place.astype(np.int32)
         below = self._table[entry]
-        return below + (place - entry) * (self._table[entry + 1] - below)
+        return below + (place - entry.astype(np.float32)) * (self._table[entry + 1] - below)
 
 
 def encode_gamma(curved: Samples, gamma: float) -> Samples:

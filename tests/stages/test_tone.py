@@ -33,6 +33,7 @@ def render(pixels: Samples, **params: Any) -> Samples:
 def test_the_published_samples() -> None:
     found = ToneCurve(PUBLISHED_CURVE)(np.arange(17, dtype=np.float32) / 16)
     assert np.abs(found - SAMPLES).max() < AT_SAMPLES
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize(("linear", "published"), FOOT.items())

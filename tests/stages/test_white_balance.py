@@ -203,7 +203,7 @@ def test_fc4_averages_the_gains_of_several(networks: Any) -> None:
 
 
 def test_fc4_with_as_shot(networks: Any) -> None:
-    """As-shot gains are (1.23, 1, 2.46), the networks' (2, 1, 4), (2, 1, 2), (4, 1, 4): red without 4, blue without 2."""
+    """Red gains are 1.23, 2, 2, 4 and blue ones 2.46, 4, 2, 4: red without 4, blue without 2."""
     found = gains(mosaic(noise(6, 8)), networks, method="as_shot_fc4", weights=("a", "b", "c"))
     assert found == pytest.approx(((1 / 0.8125 + 2 + 2) / 3, 1, (1 / 0.40625 + 4 + 4) / 3))
 

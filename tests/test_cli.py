@@ -1,0 +1,332 @@
+"""The command line: what it prints, what it answers with, and what it makes of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from nightisp import cli
+from nightisp.pipeline import NAMES
+from tests.frames import write_frame, write_frames
+
+MAIN = "from nightisp.cli import main; main()"
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """Calls the command line in this process, in an empty folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object, status: int = 0) -> Done:
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["nightisp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        assert leaving.value.code == status, f"{out}\n{err}"
+        assert "Traceback" not in err
+        return Done(status, out, err)
+
+
+@pytest.fixture
+def nightisp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    monkeypatch.chdir(tmp_path)
+    for name in ("NIGHTISP_STORE", "NIGHTISP_WEIGHTS", "NIGHTISP_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal(monkeypatch, capsys)
+
+
+def render(nightisp: Terminal, *arguments: object, status: int = 0) -> dict[str, Any]:
+    done = nightisp("flow", "run", "--engine", "local", "--json", *arguments, status=status)
+    report: dict[str, Any] = json.loads(done.out)
+    return report
+
+
+def test_json_is_one_object_of_the_stated_form(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 2)
+    (tmp_path / "data" / "notes.dng").write_text("no picture")
+    report = render(nightisp, status=3)
+    assert set(report) == {"frames", "wall_seconds", "peak_rss_bytes"}
+    assert report["peak_rss_bytes"] > 10**7
+    assert [f["outcome"] for f in report["frames"]] == ["rendered", "rendered", "failed"]
+    for frame in report["frames"]:
+        assert set(frame) == {"frame", "source", "outcome", "output", "error", "stages", "seconds"}
+    good, _, bad = report["frames"]
+    assert good["stages"] == dict.fromkeys(NAMES, "computed")
+    assert set(good["seconds"]) == set(NAMES)
+    assert Path(good["output"]) == Path("output/frame0.jpg")
+    assert cv2.imread(good["output"]).shape == (48, 64, 3)
+    assert "notes.dng" in bad["error"]
+    assert bad["output"] is None
+
+
+def test_until_and_frames(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 3)
+    report = render(nightisp, "--until", "denoise", "--frames", "frame[12]")
+    assert [f["frame"] for f in report["frames"]] == ["frame1", "frame2"]
+    assert list(report["frames"][0]["stages"]) == ["ingest", "denoise"]
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_dry_run_tells_what_and_why_and_does_nothing(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    first = nightisp("flow", "run", "--dry-run").out
+    assert [line.split()[2] for line in first.splitlines()] == ["compute"] * 9
+    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "output").exists()
+    render(nightisp)
+    again = nightisp("flow", "run", "--dry-run", "--set", "tone.gamma=2.8").out.splitlines()
+    assert [line.split()[2] for line in again] == ["cached"] * 5 + ["compute"] * 4
+    assert "tone.gamma: 3.2 -> 2.8" in again[5]
+    assert "its input changed" in again[6]
+
+
+def test_a_name_never_overwrites_another_frames_output(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "a" / "one.dng", 1)
+    write_frame(tmp_path / "data" / "b" / "one.dng", 2)
+    report = render(nightisp, "--recursive")
+    assert len({f["output"] for f in report["frames"]}) == 2
+
+
+def test_stage_commands_pass_failed_frames_on(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 1)
+    (tmp_path / "data" / "broken.dng").write_text("no picture")
+    assert [line.split()[0] for line in nightisp("stage", "list").out.splitlines()] == list(NAMES)
+    for name in NAMES:
+        done = nightisp("stage", "run", name)
+        assert f"{name}: 1 of 2 frames in manifests/{name}.jsonl" in done.out
+        assert "failed in ingest" in done.err
+    nightisp("stage", "run", "export", "--strict", status=3)
+    lines = [json.loads(line) for line in (tmp_path / "manifests/export.jsonl").read_text().splitlines()]
+    assert [set(line) for line in lines] == [
+        {"frame", "source", "error", "stage"},
+        {"frame", "source", "digest", "photosites", "key"},
+    ]
+    assert lines[1]["source"] == "data/frame0.dng"
+    assert (tmp_path / "output" / "frame0.jpg").exists()
+
+
+def test_a_stage_needs_the_manifest_before_it(nightisp: Terminal) -> None:
+    assert "nightisp stage run demosaic" in nightisp("stage", "run", "color", status=2).err
+
+
+def test_the_cache_can_be_looked_into_and_pruned(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    render(nightisp, "--set", "tone.gamma=2.8")
+    listed = nightisp("cache", "list").out.splitlines()
+    assert [line.split()[1] for line in listed] == list(NAMES)
+    assert "gamma=2.8" in listed[5]
+    assert (
+        len([json.loads(line) for line in nightisp("cache", "list", "--json", "--stage", "tone").out.splitlines()]) == 1
+    )
+    assert '"gamma": 2.8' in nightisp("cache", "show", "one").out
+    nightisp("cache", "export", "one", "mosaic.npy", "--stage", "denoise")
+    assert np.load("mosaic.npy").dtype == np.float32
+    nightisp("cache", "export", "one", "look.png", "--stage", "color")
+    assert cv2.imread("look.png").ndim == 3
+    assert "expected .npy or .png" in nightisp("cache", "export", "one", "look.bmp", status=2).err
+    assert "9 artifacts are good, 0 damaged" in nightisp("cache", "verify").out
+    assert nightisp("cache", "size").out.splitlines()[-1].startswith("all")
+    assert "say what to remove" in nightisp("cache", "prune", status=2).err
+
+    chunk = next(p for p in (tmp_path / "artifacts" / "tone").rglob("c/*/*/*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    assert "8 artifacts are good, 1 damaged" in nightisp("cache", "verify", status=3).out
+    nightisp("cache", "verify", "--remove")
+    assert "8 artifacts are good, 0 damaged" in nightisp("cache", "verify").out
+
+    assert "would remove 8 artifacts" in nightisp("cache", "prune", "--keep", "0B").out
+    assert len(nightisp("cache", "list").out.splitlines()) == 8
+    assert "removed 8 artifacts" in nightisp("cache", "prune", "--keep", "0B", "--yes").out
+    assert nightisp("cache", "list").out == ""
+
+
+def test_unreferenced_artifacts_are_those_of_no_manifest(nightisp: Terminal, tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    for name in NAMES:
+        nightisp("stage", "run", name)
+    render(nightisp, "--set", "tone.gamma=2.8")
+    assert "would remove 4 artifacts" in nightisp("cache", "prune", "--unreferenced").out
+
+
+def test_raw_info(nightisp: Terminal, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    assert "nightisp tiny" in nightisp("raw", "info", raw).out
+    facts = json.loads(nightisp("raw", "info", raw, "--json").out)
+    assert (facts["height"], facts["width"], facts["cfa"], facts["iso"]) == (48, 64, "RGGB", 1600)
+
+
+def test_weights_are_imported_listed_and_used(nightisp: Terminal, tmp_path: Path) -> None:
+    import torch
+
+    from nightisp.models import build
+
+    torch.manual_seed(0)
+    torch.save({"params_ema": build("denoise_unet", width=8).state_dict()}, tmp_path / "unet.pth")
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    chosen = ("--set", "denoise.method=unet")
+    missing = nightisp("flow", "run", *chosen, status=2).err
+    assert "nightisp weights import denoise FILE" in missing
+    assert "denoise.method: none" in missing
+    assert "method: unet" in nightisp("weights", "import", "denoise", "unet.pth").out
+    weights = ("--weights", "weights")
+    assert nightisp("weights", "list", *weights).out.startswith("denoise_unet")
+    assert nightisp("weights", "verify", *weights).out == "denoise_unet: good\n"
+    report = render(nightisp, *chosen, *weights)
+    assert report["frames"][0]["outcome"] == "rendered"
+
+
+def test_params_and_doctor(nightisp: Terminal) -> None:
+    assert "  gamma: 2.8" in nightisp("params", "show", "--set", "tone.gamma=2.8").out
+    assert nightisp("params", "show", "--changed", "--set", "tone.gamma=2.8").out == "tone:\n  gamma: 2.8\n"
+    assert "good" in nightisp("params", "check").out
+    assert "torch" in nightisp("doctor").out
+
+
+def test_help_is_quick_since_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['nightisp', 'flow', 'run', '--help']\n"
+        "from nightisp.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'prefect', 'rawpy', 'cv2', 'zarr', 'numpy', 'exiv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--dry-run" in done.stdout
+
+
+def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("nightisp.params.load", fail)
+    done = nightisp("params", "check", status=1)
+    assert done.err.startswith("error: a fault of nightisp: ZeroDivisionError: by zero")
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--set", "tone.gama=2"],
+            "tone.gama: no such parameter; tone has exposure_ev, curve, gamma. Did you mean gamma?",
+        ),
+        (["--set", "toon.gamma=2"], "toon: no such stage; .* Did you mean tone?"),
+        (["--set", "tone.gamma=99"], "tone.gamma: 99: .*less than or equal to 10"),
+        (["--set", "gamma=2"], "expected STAGE.NAME=VALUE"),
+        (["--set", "white_balance.method=kelvin"], "needs white_balance.kelvin"),
+        (["--input", "nowhere"], "nowhere: no such file or folder"),
+        (["--input", "empty"], "empty: .*no"),
+        (["--output", "data/one.dng"], "one.dng: .*--output"),
+        (["--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--until", "tine"], "tine: no such stage; .*Did you mean tone?"),
+        (["--memory", "lots"], "lots: is no size"),
+        (["--device", "tpu"], "tpu: no such device"),
+        (["--frames", "z*"], r"z\*: matches none of one"),
+        (["--set", "refine.method=mwispnet"], "nightisp weights import refine FILE"),
+        (["--store", "newer"], "Install a newer nightisp"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_is_one_clear_line(nightisp: Terminal, tmp_path: Path, arguments: list[str], message: str) -> None:
+    import re
+
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "store.json").write_text('{"format": 99}')
+    done = nightisp("flow", "run", "--engine", "local", *arguments, status=2)
+    assert done.err.startswith("error: ")
+    assert re.search(message, done.err), done.err
+    assert done.out == ""
+
+
+def test_cuda_without_a_device_is_refused(nightisp: Terminal, tmp_path: Path) -> None:
+    import torch
+
+    from nightisp.models import build
+    from nightisp.models.checkpoints import import_checkpoint
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    torch.save(build("denoise_unet", width=4).state_dict(), tmp_path / "unet.pth")
+    import_checkpoint("denoise", [tmp_path / "unet.pth"], tmp_path / "weights")
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    options = ("--weights", "weights", "--set", "denoise.method=unet", "--device", "cuda")
+    assert "--device cpu" in nightisp("flow", "run", "--engine", "local", *options, status=2).err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.dng", b"no picture at all", "text.dng"),
+        ("empty.nef", b"", "empty.nef"),
+        ("lonely.png", b"\x89PNG\r\n\x1a\n", "lonely.json"),
+        ("clip.GPR", b"\0" * 100, "clip.GPR"),
+    ],
+)
+def test_bad_pictures_are_named_and_the_rest_goes_on(
+    nightisp: Terminal, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    write_frame(tmp_path / "data" / "good.dng", 1)
+    (tmp_path / "data" / name).write_bytes(content)
+    frames = render(nightisp, status=3)["frames"]
+    assert {f["outcome"] for f in frames} == {"rendered", "failed"}
+    (error,) = [f["error"] for f in frames if f["error"]]
+    assert message in error
+
+
+def test_a_truncated_raw_is_named(nightisp: Terminal, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "cut.dng", 1)
+    raw.write_bytes(raw.read_bytes()[:-500])
+    (frame,) = render(nightisp, "--input", raw, status=3)["frames"]
+    assert "truncated" in frame["error"]
+
+
+def test_a_file_that_is_named_is_always_a_candidate(nightisp: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (frame,) = render(nightisp, "--input", "notes.txt", status=3)["frames"]
+    assert "notes.txt" in frame["error"]
+
+
+def test_interrupting_leaves_nothing_half_done(tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 30)
+    command = [sys.executable, "-c", MAIN, "flow", "run", "--engine", "local", "--workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "output").glob("*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    done = len(list((tmp_path / "output").glob("*.jpg")))
+    assert 1 <= done < 30
+    verify = [sys.executable, "-c", MAIN, "cache", "verify"]
+    subprocess.run(verify, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert len(list((tmp_path / "output").glob("*.jpg"))) == 30
