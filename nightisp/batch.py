@@ -16,10 +16,10 @@ from nightisp.engine import Did, Engine, Outcome, Plan
 from nightisp.errors import NightispError, RawFileNotFoundError
 from nightisp.image import Shot
 from nightisp.params import Tree
-from nightisp.pipeline import NAMES, PIPELINE
+from nightisp.pipeline import NAMES, PIPELINE, index
 
-BYTES_PER_PHOTOSITE = 96
-"""What a frame takes in memory at its peak, networks included; measured on 12 megapixels (benchmarks/README.md)."""
+BYTES_PER_PHOTOSITE = 180
+"""What a frame takes in memory at its peak: HAT's, the highest measured on 12 megapixels (benchmarks/README.md)."""
 
 Perform = Callable[[Plan, str], "Performed"]
 
@@ -63,8 +63,9 @@ def prepare(
     recursive: bool = False,
     exclude: Sequence[Path] = (),
     frames: str = "*",
+    until: str = NAMES[-1],
 ) -> Batch:
-    """Find the pictures, look into each, and plan those that can be developed.
+    """Find the pictures, look into each, and plan those that can be developed up to a stage.
 
     Every file is opened, and decoded too unless the store holds its mosaic, so that all that cannot be taken is
     named before the first pixel is computed.
@@ -81,22 +82,22 @@ def prepare(
     ingest = PIPELINE[0]
 
     def must_decode(source: sources.Source) -> bool:
-        return not engine.store.holds(ingest.name, engine.plan(source, tree).keys[ingest.name])
+        return not engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name])
 
     looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
     plans, refused, photosites = (
         [],
-        [FrameResult(names[r.path], r.path, "failed", error=str(r.error)) for r in refusals],
+        [FrameResult(names[r.path], r.path, "failed", error=named(r.path, r.error)) for r in refusals],
         {},
     )
     for source, summary in looked:
         try:
-            plan = engine.plan(source, tree)
+            plan = engine.plan(source, tree, until)
             shot = summary.shot or _shot_in_store(engine, plan)
-            for stage in PIPELINE:
+            for stage in PIPELINE[: index(until) + 1]:
                 stage.check(shot, plan.params[stage.name])
         except NightispError as error:
-            refused.append(FrameResult(source.frame, source.path, "failed", error=f"{source.path}: {error}"))
+            refused.append(FrameResult(source.frame, source.path, "failed", error=named(source.path, error)))
         else:
             plans.append(plan)
             photosites[source.frame] = summary.height * summary.width
@@ -152,11 +153,11 @@ def render_frame(
         try:
             performed = run(plan, name)
         except NightispError as error:
-            result.outcome, result.stage, result.error = "failed", name, _named(plan, error)
+            result.outcome, result.stage, result.error = "failed", name, named(plan.source.path, error)
             return result
         except Exception as error:  # a fault of ours, or of the disk: it costs this frame, not the others
             result.outcome, result.stage = "failed", name
-            result.error = f"{plan.source.path}: {name}: {type(error).__name__}: {error}"
+            result.error = named(plan.source.path, error, f"{name}: ")
             return result
         for outcome in performed.outcomes:
             if result.stages.get(outcome.stage) != "computed":
@@ -168,9 +169,11 @@ def render_frame(
     return result
 
 
-def _named(plan: Plan, error: NightispError) -> str:
-    text = str(error)
-    return text if plan.source.path.name in text else f"{plan.source.path}: {text}"
+def named(path: Path, error: Exception, where: str = "") -> str:
+    """Return what an error says, beginning with the file if it does not name it by itself."""
+    if not isinstance(error, NightispError):
+        return f"{path}: {where}{type(error).__name__}: {error}"
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def render_all(

@@ -21,7 +21,7 @@ from nightisp import code
 from nightisp import params as parameters
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError
 from nightisp.pipeline import NAMES, PIPELINE, index
-from nightisp.publish import publish, target
+from nightisp.publish import claim, publish
 from nightisp.raw import RawFile
 from nightisp.sources import Source
 from nightisp.sources import digest as digest_source
@@ -33,7 +33,7 @@ Did = Literal["computed", "cached", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one frame needs: the parameters and the key of every stage. Knows no pixel."""
+    """What one frame needs: the parameters of every stage, and the keys of those planned. Knows no pixel."""
 
     source: Source
     params: Mapping[str, Params]
@@ -69,8 +69,8 @@ class Engine:
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _device: threading.Lock = field(default_factory=threading.Lock)
 
-    def plan(self, source: Source, tree: parameters.Tree) -> Plan:
-        """Work out the parameters and keys of a frame.
+    def plan(self, source: Source, tree: parameters.Tree, until: str = NAMES[-1]) -> Plan:
+        """Work out the parameters of a frame, and its keys up to a stage: what comes after it need not be there.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Engine:
         chosen = parameters.for_frame(tree, source.overrides, f"sidecar of {source.path.name}")
         keys: dict[str, str] = {}
         upstream = source.digest
-        for stage in PIPELINE:
+        for stage in PIPELINE[: index(until) + 1]:
             upstream = keys[stage.name] = stage_key(stage, chosen[stage.name], self.library, upstream)
         return Plan(source, chosen, keys)
 
@@ -130,7 +130,13 @@ class Engine:
         for attempt in (1, 2):
             try:
                 state = entry.attributes["state"]
-                path = target(output, plan.source.frame, state["suffix"])
+                source = plan.source
+
+                def is_ours(path: Path, state: Mapping[str, Any] = state) -> bool:
+                    return _is_intact(path, state)
+
+                with self._guard:
+                    path = claim(output, source.frame, state["suffix"], source.digest, is_ours)
                 if not _is_intact(path, state):
                     publish(self.store.read(last.name, entry.key, last.gives).content, path)
             except (ArtifactDamagedError, ArtifactNotFoundError):

@@ -26,6 +26,8 @@ A message says what is wrong, with the value; what was expected; and the command
 
 from __future__ import annotations
 
+import errno
+
 
 class NightispError(Exception):
     """Base of everything nightisp raises on purpose."""
@@ -81,7 +83,9 @@ class WeightsMismatchError(WeightsError, ValueError):
 
 
 class StoreError(NightispError):
-    """Something is wrong with the artifact store."""
+    """Something is wrong with the artifact store; `transient` if trying again may help."""
+
+    transient = False
 
 
 class ArtifactNotFoundError(StoreError, FileNotFoundError):
@@ -97,7 +101,23 @@ class StoreVersionError(StoreError):
 
 
 class OutputError(NightispError, OSError):
-    """A finished picture cannot be written."""
+    """A finished picture cannot be written; `transient` if trying again may help."""
+
+    transient = False
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether a fault of disk or network may pass by itself.
+
+    Examples
+    --------
+    >>> is_transient(OSError(errno.EIO, "I/O error")), is_transient(OSError(errno.ENOSPC, "disk full"))
+    (True, False)
+    """
+    passing = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
+    if isinstance(error, NightispError):
+        return getattr(error, "transient", False)
+    return isinstance(error, OSError) and error.errno in passing
 
 
 class ServerError(NightispError, ConnectionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -51,13 +52,26 @@ def read(file: Path, stage: str) -> list[Line]:
 
 
 def write(file: Path, lines: Iterable[Line]) -> None:
-    """Write a manifest, sorted by frame, in one step."""
+    """Write a manifest, sorted by frame, in one step.
+
+    Raises
+    ------
+    ProjectError
+        If it cannot be written.
+    """
     ordered = sorted(lines, key=lambda line: (line.frame, line.source))
     text = "".join(
         json.dumps({k: v for k, v in asdict(line).items() if v not in (None, "", 0, {})}, ensure_ascii=False) + "\n"
         for line in ordered
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    beside.write_text(text, "utf-8")
-    beside.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, "utf-8")
+        beside.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise ProjectError(
+            f"{file}: cannot be written ({error.strerror or error}). Make room, or make its folder writable"
+        ) from error

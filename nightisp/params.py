@@ -69,7 +69,9 @@ def merge(*trees: Tree) -> dict[str, dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
     for tree in trees:
         for stage, values in tree.items():
-            if isinstance(values, Mapping) and isinstance(merged.get(stage, {}), Mapping):
+            if values is None:  # a section whose lines are all comments
+                merged.setdefault(stage, {})
+            elif isinstance(values, Mapping) and isinstance(merged.get(stage, {}), Mapping):
                 merged[stage] = {**merged.get(stage, {}), **values}
             else:
                 merged[stage] = values

@@ -31,7 +31,7 @@ def store_folder(given: Path | None = None) -> Path:
 
 
 def weights_folders(given: Path | None = None) -> tuple[Path, ...]:
-    """Return where weights are looked for, in order: as given, NIGHTISP_WEIGHTS, the project's, the package's.
+    """Return where weights are looked for: as given, NIGHTISP_WEIGHTS, the project's or this folder's, the package's.
 
     An editable install has the package's beside the package, in the repository; a wheel has them inside.
     """
@@ -41,7 +41,7 @@ def weights_folders(given: Path | None = None) -> tuple[Path, ...]:
     folders = [
         given,
         Path(named) if named else None,
-        project / "weights" if project else None,
+        (project or Path.cwd()) / "weights",
         repository / "weights" if repository == package.parent else package / "weights",
     ]
     return tuple(dict.fromkeys(folder.absolute() for folder in folders if folder))

@@ -7,9 +7,10 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
-from nightisp.errors import OutputError
+from nightisp.errors import OutputError, is_transient
 
 LONGEST_NAME = 255  # bytes of a file name, on the file systems in use
 
@@ -51,6 +52,50 @@ def target(output: Path, frame: str, suffix: str) -> Path:
         kept = safe.replace(".", "_") if reserved else safe or "frame"  # CON.x is reserved as CON is
         safe = f"{kept.encode()[: room - 9].decode('utf-8', 'ignore')}-{digest}"
     return output / f"{safe}{suffix}"
+
+
+def claim(output: Path, frame: str, suffix: str, source: str, is_ours: Callable[[Path], bool]) -> Path:
+    """Return where the picture of a frame goes, never in the place of a file that is not that frame's.
+
+    Who owns a picture stands in `.nightisp/<name>` beside it: the digest of its raw. A name that another raw has, or a
+    file that nightisp did not write (a camera's JPEG, the raw itself), is left alone: the digest's first 8 digits
+    join the name.
+
+    Parameters
+    ----------
+    source
+        Digest of the raw.
+    is_ours
+        Tells whether a file that nobody owns is the very picture, so that it may be taken over.
+
+    Raises
+    ------
+    OutputError
+        If both names are taken, or the folder cannot be written.
+    """
+    for name in (frame, f"{frame}-{source[:8]}"):
+        path = target(output, name, suffix)
+        mark = _mark(path)
+        try:
+            owner = mark.read_text() if mark.exists() else ""
+            if not owner and (not os.path.lexists(path) or is_ours(path)):
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.write_text(source)
+                owner = source
+        except OSError as error:
+            raise _explained(mark, error) from error
+        if owner == source:
+            return path
+    raise OutputError(f"{path}: the file there is not nightisp's; move it, or choose another folder with --output")
+
+
+def is_published(path: Path) -> bool:
+    """Tell whether a file is a picture that nightisp wrote."""
+    return _mark(path).is_file()
+
+
+def _mark(path: Path) -> Path:
+    return path.parent / ".nightisp" / path.name
 
 
 def publish(content: bytes, path: Path) -> bool:
@@ -116,4 +161,6 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _explained(path: Path, error: OSError) -> OutputError:
     remedy = _REMEDIES.get(error.errno or 0, "choose another folder with --output")
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+    explained = OutputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+    explained.transient = is_transient(error)
+    return explained

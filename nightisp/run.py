@@ -91,13 +91,13 @@ def read_tree(options: Options) -> parameters.Tree:
     return parameters.load(params_file(options.params), options.settings)
 
 
-def check_networks(engine: Engine, tree: parameters.Tree) -> None:
-    """Raise at once if a chosen network has no weights, or the device asked for is not there."""
+def check_networks(engine: Engine, tree: parameters.Tree, until: str, device: str) -> None:
+    """Raise at once if a network chosen up to a stage has no weights, or the device asked for is not there."""
     chosen = parameters.validate(tree, "params")
-    names = [name for stage in PIPELINE for name in stage.weights(chosen[stage.name])]
+    names = [name for stage in PIPELINE[: index(until) + 1] for name in stage.weights(chosen[stage.name])]
     for name in names:
         engine.library.find(name)
-    if names:
+    if names or device not in ("auto", "cpu"):  # a device asked for by name is never passed over in silence
         _ = engine.networks.device
 
 
@@ -112,7 +112,7 @@ def check(options: Options) -> tuple[Engine, parameters.Tree]:
     index(options.until)
     tree = read_tree(options)
     engine = open_engine(options.store, options.weights, options.device)
-    check_networks(engine, tree)
+    check_networks(engine, tree, options.until, options.device)
     sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
     return engine, tree
 
@@ -127,6 +127,7 @@ def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
         recursive=options.recursive,
         exclude=[options.output, engine.store.folder],
         frames=options.frames,
+        until=options.until,
     )
     return engine, tree, batch
 
@@ -188,7 +189,7 @@ class Job:
     def perform(self, stage: str) -> Performed:
         """Ensure the stage; if it is the last of the run, publish the picture."""
         engine = open_engine(self.store, self.weights, self.device)
-        return perform(engine, engine.plan(self.source, self.tree), stage, self.output)
+        return perform(engine, engine.plan(self.source, self.tree, stage), stage, self.output)
 
 
 def as_json(report: Report) -> dict[str, Any]:

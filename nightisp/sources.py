@@ -14,6 +14,7 @@ from typing import Any
 from nightisp.challenge import json_beside
 from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
 from nightisp.params import read_yaml
+from nightisp.publish import is_published
 from nightisp.raw import RawSummary, inspect
 from nightisp.refusals import readable
 
@@ -97,7 +98,7 @@ def _candidates(folder: Path, recursive: bool, excluded: set[Path], seen: set[Pa
         if path.is_dir():
             if recursive and path.resolve() not in excluded:
                 yield from _candidates(path, recursive, excluded, seen)
-        elif path.suffix.lower() in _CANDIDATES:
+        elif path.suffix.lower() in _CANDIDATES and not is_published(path):
             yield path
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nightisp.batch import Batch, FrameResult, Stop, perform, prepare, render_all
+from nightisp.batch import Batch, FrameResult, Stop, named, perform, prepare, render_all
 from nightisp.engine import Engine, Plan
-from nightisp.errors import NightispError
+from nightisp.errors import NightispError, ParamsError, RawFileError, StageError
 from nightisp.manifest import Line, path, read, write
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES, index
@@ -30,6 +30,9 @@ def run_stage(
 ) -> list[Line]:
     """Ensure a stage for every frame and write its manifest; a frame that fails is a line that says so.
 
+    A fault of the machine (disk, memory, device, or ours) is no fact about a frame: it is raised once all frames were
+    tried, and no manifest is written, so that DVC does not take it for the result.
+
     Parameters
     ----------
     root
@@ -44,26 +47,29 @@ def run_stage(
         check_writable(output)
     if place:
         before = read(path(root, NAMES[place - 1]), NAMES[place - 1])
-        batch, lines = _resume(engine, tree, root, before)
+        batch, lines = _resume(engine, tree, root, before, name)
     else:
-        batch = prepare(engine, tree, inputs, recursive=recursive, exclude=[output, engine.store.folder])
+        batch = prepare(engine, tree, inputs, recursive=recursive, exclude=[output, engine.store.folder], until=name)
         lines = {(r.frame, str(r.source)): _failed(root, r) for r in batch.refused}
     lines |= {(p.source.frame, str(p.source.path)): _line(root, p, batch) for p in batch.plans}
     last = output if name == NAMES[-1] else None
+    faults: list[Exception] = []
 
     def render(plan: Plan) -> FrameResult:
         result = FrameResult(plan.source.frame, plan.source.path, stage=name)
         try:
             perform(engine, plan, name, last)
             result.outcome = "rendered"
-        except Exception as error:  # costs this frame, not the others
-            kind = "" if isinstance(error, NightispError) else f"{type(error).__name__}: "
-            result.outcome, result.error = "failed", f"{kind}{error}"
+        except (RawFileError, StageError, ParamsError) as error:  # costs this frame, not the others
+            result.outcome, result.error = "failed", named(plan.source.path, error)
+        except Exception as error:
+            faults.append(error)
         return result
 
-    for plan, result in zip(
-        batch.plans, render_all(batch, render, workers=workers, memory=memory, stop=Stop()), strict=True
-    ):
+    results = render_all(batch, render, workers=workers, memory=memory, stop=Stop())
+    if faults:
+        raise faults[0]
+    for plan, result in zip(batch.plans, results, strict=True):
         at = (plan.source.frame, str(plan.source.path))
         if result.outcome == "rendered":
             lines[at] = replace(lines[at], key=plan.keys[name])
@@ -74,7 +80,7 @@ def run_stage(
 
 
 def _resume(
-    engine: Engine, tree: Tree, root: Path, before: Sequence[Line]
+    engine: Engine, tree: Tree, root: Path, before: Sequence[Line], name: str
 ) -> tuple[Batch, dict[tuple[str, str], Line]]:
     """Plan the frames that the stage before has; pass on those that failed."""
     plans, lines, photosites = [], {}, {}
@@ -83,7 +89,12 @@ def _resume(
         if line.error:
             lines[(line.frame, str(source))] = line
             continue
-        plans.append(engine.plan(Source(line.frame, source, line.digest, line.overrides), tree))
+        try:
+            plan = engine.plan(Source(line.frame, source, line.digest, line.overrides), tree, name)
+        except NightispError as error:  # its sidecar asks for what is not there: costs this frame, not the others
+            lines[(line.frame, str(source))] = replace(line, key=None, error=named(source, error), stage=name)
+            continue
+        plans.append(plan)
         photosites[line.frame] = line.photosites
     return Batch(tuple(plans), (), photosites), lines
 

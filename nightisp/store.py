@@ -2,18 +2,21 @@
 
 `<store>/<stage>/<key>.zarr` holds the array `samples`, a small `preview`, and the attributes. An artifact is written
 beside and renamed into place, so it is there whole or not at all. Zarr reads a chunk that is missing as zeros, so
-chunks are counted, and each carries a crc32c.
+chunks are counted, and each carries a crc32c; of what is not samples, the attributes hold a digest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
+import platform
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError
+from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError, is_transient
 
 FORMAT = 1
 _CHUNK = 1024  # about 1 Mpx
 _TEMPORARY = ".tmp"
+_ARRAYS = ("samples", "preview")
+_DIGEST = "metadata_sha256"
+_ABANDONED_S = 86400  # no artifact takes a day to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,11 @@ class Store:
 
         try:
             return np.asarray(zarr.open_array(entry.path / name, mode="r")[...])
+        except PermissionError as error:
+            raise StoreError(f"{entry.path}: cannot be read: {error.strerror}; name another --store") from error
         except Exception as error:  # zarr and its codecs raise whatever they please on bad bytes
-            if isinstance(error, PermissionError):
-                raise StoreError(f"{entry.path}: cannot be read: {error.strerror}") from error
+            if isinstance(error, MemoryError) or is_transient(error):
+                raise  # nothing is wrong with the artifact
             raise ArtifactDamagedError(f"{entry.path}: {name} cannot be read ({error})") from error
 
     def write(self, stage: str, key: str, picture: Any, preview: np.ndarray[Any, Any], record: dict[str, Any]) -> None:
@@ -131,6 +139,7 @@ class Store:
             entry.path.parent.mkdir(parents=True, exist_ok=True)
             beside.parent.mkdir(parents=True, exist_ok=True)
             _write_group(beside, picture.stored(), preview, attributes)
+            _seal(beside)
             self._place(beside, entry)
         except OSError as error:
             raise _explain(error, self.folder) from error
@@ -138,11 +147,14 @@ class Store:
             shutil.rmtree(beside, ignore_errors=True)
 
     def remove(self, entry: Entry) -> None:
-        """Remove an artifact at once: readers see it whole or not at all."""
+        """Remove an artifact at once, so that readers see it whole or not at all; or raise `StoreError`."""
         aside = self._temporary()
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            entry.path.rename(aside)
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                entry.path.rename(aside)
+        except OSError as error:
+            raise _explain(error, self.folder) from error
         shutil.rmtree(aside, ignore_errors=True)
 
     def entries(self, stage: str | None = None) -> Iterator[Entry]:
@@ -155,18 +167,18 @@ class Store:
     def verify(self, entry: Entry) -> None:
         """Read every byte of an artifact; raise `StoreError` if something is amiss."""
         self._check_whole(entry)
-        for name in ("samples", "preview"):
+        for name in _ARRAYS:
             self.read_array(entry, name)
 
     def sweep(self) -> int:
         """Remove what processes left behind that are no more; return how many."""
-        left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not _is_alive(path.name)]
+        left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not _is_in_use(path)]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
         return len(left)
 
     def _temporary(self) -> Path:
-        return self.folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(8)}"
+        return self.folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(8)}@{platform.node()}"
 
     def _place(self, beside: Path, entry: Entry) -> None:
         for _ in range(3):
@@ -183,24 +195,32 @@ class Store:
         raise StoreError(f"{entry.path}: other processes keep putting damaged artifacts in its place")
 
     def _check_whole(self, entry: Entry) -> None:
-        _ = entry.attributes
-        for name in ("samples", "preview"):
+        attributes, metadata, size = entry.attributes, [], 0
+        for name in _ARRAYS:
             folder = entry.path / name
             try:
-                about = json.loads((folder / "zarr.json").read_bytes())
+                metadata.append((folder / "zarr.json").read_bytes())
+                about = json.loads(metadata[-1])
                 chunk = about["chunk_grid"]["configuration"]["chunk_shape"]
                 expected = math.prod(math.ceil(n / c) for n, c in zip(about["shape"], chunk, strict=True))
             except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
                 raise ArtifactDamagedError(f"{entry.path}: {name} cannot be read ({error})") from error
-            there = sum(len(files) for _, _, files in os.walk(folder / "c"))
-            if there != expected:
-                raise ArtifactDamagedError(f"{entry.path}: {name} has {there} of {expected} chunks")
+            sizes = _sizes(folder)
+            if len(sizes) != expected:
+                raise ArtifactDamagedError(f"{entry.path}: {name} has {len(sizes)} of {expected} chunks")
+            size += sum(sizes)
+        if size != attributes.get("bytes"):
+            raise ArtifactDamagedError(f"{entry.path}: its chunks hold {size} bytes, not {attributes.get('bytes')}")
+        if attributes.pop(_DIGEST, None) != _digest(attributes, metadata):
+            raise ArtifactDamagedError(f"{entry.path}: its attributes are not those that were written")
 
     def _check_version(self) -> None:
         try:
             found = json.loads((self.folder / "store.json").read_bytes())["format"]
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
+        except NotADirectoryError:
+            raise StoreError(f"{self.folder}: is no folder; name another --store") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self.folder / 'store.json'}: cannot be read ({error}); name another --store") from error
         if not isinstance(found, int) or found > FORMAT:
@@ -245,22 +265,46 @@ def _write_group(path: Path, samples: np.ndarray[Any, Any], preview: np.ndarray[
         written[...] = array
 
 
+def _seal(path: Path) -> None:
+    """Put a digest of all metadata into the attributes: a crc32c guards chunks only."""
+    file = path / "zarr.json"
+    about = json.loads(file.read_bytes())
+    metadata = [(path / name / "zarr.json").read_bytes() for name in _ARRAYS]
+    about["attributes"]["bytes"] = sum(sum(_sizes(path / name)) for name in _ARRAYS)
+    about["attributes"][_DIGEST] = _digest(about["attributes"], metadata)
+    file.write_text(json.dumps(about, indent=2))
+
+
+def _sizes(array: Path) -> list[int]:
+    """Return the bytes of each chunk."""
+    return [(Path(at) / name).stat().st_size for at, _, names in os.walk(array / "c") for name in names]
+
+
+def _digest(attributes: dict[str, Any], metadata: list[bytes]) -> str:
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode() + b"".join(metadata)).hexdigest()
+
+
 def _explain(error: OSError, folder: Path) -> StoreError:
     if isinstance(error, StoreError):
         return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{folder}: the disk is full; free space (`nightisp cache prune`), or name another --store")
-    return StoreError(f"{folder}: cannot be written: {error.strerror or error}; name another --store")
+    explained = StoreError(f"{folder}: cannot be written: {error.strerror or error}; name another --store")
+    explained.transient = is_transient(error)
+    return explained
 
 
-def _is_alive(name: str) -> bool:
-    pid = name.partition("-")[0]
+def _is_in_use(path: Path) -> bool:
+    owner, _, host = path.name.partition("@")
+    pid = owner.partition("-")[0]
     if not pid.isdigit():
         return False
+    if host and host != platform.node():  # of a container or another machine, whose processes cannot be seen
+        return path.exists() and time.time() - path.stat().st_mtime < _ABANDONED_S
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

@@ -9,7 +9,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from nightisp.errors import NightispError
+from nightisp.errors import is_transient
 from nightisp.pipeline import PIPELINE, index
 from nightisp.run import Job
 
@@ -47,5 +47,4 @@ def stage_task(name: str) -> Task[..., Any]:
 
 
 def _is_fault_of_storage(_task: Any, _run: Any, state: Any) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, OSError) and not isinstance(error, NightispError)
+    return is_transient(state.result(raise_on_failure=False))

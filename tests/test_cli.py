@@ -18,7 +18,7 @@ import pytest
 
 from nightisp import cli
 from nightisp.pipeline import NAMES
-from tests.frames import write_frame, write_frames
+from tests.frames import SHOT, nobody, write_frame, write_frames, write_pair
 
 MAIN = "from nightisp.cli import main; main()"
 REPOSITORY = Path(__file__).parents[1]
@@ -108,6 +108,64 @@ def test_a_name_never_overwrites_another_frames_output(nightisp: Terminal, tmp_p
     assert len({f["output"] for f in report["frames"]}) == 2
 
 
+def test_pictures_beside_the_raws_never_replace_what_is_there(nightisp: Terminal, tmp_path: Path) -> None:
+    """As the container does: output is input."""
+    for name in ("bridge_iso1600.png", "bridge_iso1600.json"):
+        (tmp_path / name).write_bytes((REPOSITORY / "data" / name).read_bytes())
+    raw = (tmp_path / "bridge_iso1600.png").read_bytes()
+    beside = ("--input", ".", "--output", ".", "--set", "export.format=png")
+    (frame,) = render(nightisp, *beside)["frames"]
+    assert (tmp_path / "bridge_iso1600.png").read_bytes() == raw
+    assert Path(frame["output"]).name.startswith("bridge_iso1600-")
+    (again,) = render(nightisp, *beside)["frames"]  # our own picture is no candidate
+    assert again["output"] == frame["output"]
+    assert set(again["stages"].values()) == {"cached"}
+
+
+def test_a_fault_of_the_machine_is_no_result_of_a_stage(
+    nightisp: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC would keep it for good: the stage must fail, and its manifest must not be written."""
+    from nightisp.errors import StoreError
+    from nightisp.store import Store
+
+    def refuse(*_: object) -> None:
+        raise StoreError("store: the disk is full")
+
+    write_frames(tmp_path / "data", 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "write", refuse)
+        assert "the disk is full" in nightisp("stage", "run", "ingest", status=2).err
+    assert not (tmp_path / "manifests").exists()
+    nightisp("stage", "run", "ingest")
+
+
+def test_a_later_stages_parameters_do_not_fail_an_earlier_stage(nightisp: Terminal, tmp_path: Path) -> None:
+    """Else DVC, which knows what each stage depends on, would keep the failure when they change."""
+    from nightisp.dng import write_dng
+    from nightisp.image import CFA, Mosaic, Shot
+    from tests.frames import MATRIX
+
+    (tmp_path / "data").mkdir()
+    shot = Shot(camera="tiny", color_matrices=(MATRIX,))
+    samples = np.full((48, 64), 0.1, np.float32)
+    write_dng(Mosaic(samples, cfa=CFA.RGGB, shot=shot), tmp_path / "data" / "one.dng")
+    as_shot = ("--set", "white_balance.method=as_shot")
+    for name in ("ingest", "denoise"):
+        assert "1 of 1" in nightisp("stage", "run", name, *as_shot).out
+    failed = nightisp("stage", "run", "white_balance", *as_shot)
+    assert "one.dng: the file holds no usable as-shot white balance" in failed.err
+    assert "1 of 1" in nightisp("stage", "run", "white_balance").out
+
+
+def test_an_empty_section_of_a_sidecar_changes_nothing(nightisp: Terminal, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "data" / "one.dng", 1)
+    render(nightisp, "--set", "tone.gamma=2.0")
+    raw.with_name("one.nightisp.yaml").write_text("tone:\n  # gamma: 2.5\n")
+    (frame,) = render(nightisp, "--set", "tone.gamma=2.0")["frames"]
+    assert set(frame["stages"].values()) == {"cached"}
+
+
 def test_stage_commands_pass_failed_frames_on(nightisp: Terminal, tmp_path: Path) -> None:
     write_frames(tmp_path / "data", 1)
     (tmp_path / "data" / "broken.dng").write_text("no picture")
@@ -124,6 +182,35 @@ def test_stage_commands_pass_failed_frames_on(nightisp: Terminal, tmp_path: Path
     ]
     assert lines[1]["source"] == "data/frame0.dng"
     assert (tmp_path / "output" / "frame0.jpg").exists()
+
+
+def test_a_stage_answers_for_its_own_parameters_alone(nightisp: Terminal, tmp_path: Path) -> None:
+    """DVC runs a stage again when its own section changes: a fault of another must not stay in its manifest."""
+    write_frame(tmp_path / "data" / "one.dng", 1, shot=SHOT.model_copy(update={"as_shot_neutral": None}))
+    as_shot = ("--set", "white_balance.method=as_shot")
+    assert "gray_world" in str(render(nightisp, *as_shot, status=3)["frames"][0]["error"])
+    for name in ("ingest", "denoise"):
+        assert f"{name}: 1 of 1 frames" in nightisp("stage", "run", name, *as_shot, "--strict").out
+        nightisp("stage", "run", name, "--set", "super_resolution.method=hat", "--strict")  # which has no weights
+    assert "failed in white_balance" in nightisp("stage", "run", "white_balance", *as_shot, "--strict", status=3).err
+    nightisp("stage", "run", "white_balance", "--strict")
+
+
+def test_a_sidecar_without_ground_costs_its_own_frame(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 2)
+    (tmp_path / "data" / "frame1.nightisp.yaml").write_text("denoise: {method: unet}\n")
+    assert "ingest: 2 of 2 frames" in nightisp("stage", "run", "ingest").out
+    done = nightisp("stage", "run", "denoise", "--strict", status=3)
+    assert "denoise: 1 of 2 frames" in done.out
+    assert "frame1.dng: denoise_unet: no weights of this name" in done.err
+    frames = render(nightisp, status=3)["frames"]
+    assert [f["outcome"] for f in frames] == ["rendered", "failed"]
+
+
+def test_a_manifest_that_cannot_be_written_is_named(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    (tmp_path / "manifests").write_text("a file in its place")
+    assert "manifests/ingest.jsonl: cannot be written" in nightisp("stage", "run", "ingest", status=2).err
 
 
 def test_a_stage_needs_the_manifest_before_it(nightisp: Terminal) -> None:
@@ -145,6 +232,15 @@ def test_the_cache_can_be_looked_into_and_pruned(nightisp: Terminal, tmp_path: P
     nightisp("cache", "export", "one", "look.png", "--stage", "color")
     assert cv2.imread("look.png").ndim == 3
     assert "expected .npy or .png" in nightisp("cache", "export", "one", "look.bmp", status=2).err
+    assert "Did you mean tone?" in nightisp("cache", "list", "--stage", "tine", status=2).err
+    assert "no frame or key of that name" in nightisp("cache", "show", "two", status=2).err
+    assert (
+        "has no artifact of stage tine" in nightisp("cache", "export", "one", "a.npy", "--stage", "tine", status=2).err
+    )
+    key = json.loads(nightisp("cache", "list", "--json", "--stage", "color").out)["key"]
+    assert f'"key": "{key}"' in nightisp("cache", "show", key[:12]).out
+    nightisp("cache", "export", key[:12], "color.npy")
+    assert np.load("color.npy").shape[2] == 3
     assert "9 artifacts are good, 0 damaged" in nightisp("cache", "verify").out
     assert nightisp("cache", "size").out.splitlines()[-1].startswith("all")
     assert "say what to remove" in nightisp("cache", "prune", status=2).err
@@ -205,16 +301,29 @@ def test_params_and_doctor(nightisp: Terminal) -> None:
     assert "torch" in nightisp("doctor").out
 
 
+COMMANDS = """
+flow/run stage/list stage/run cache/list cache/show cache/export cache/verify cache/prune cache/size raw/info
+weights/list weights/import weights/verify params/show params/check doctor flow stage cache raw weights params
+"""
+
+
 def test_help_is_quick_since_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nsys.argv = ['nightisp', 'flow', 'run', '--help']\n"
+        "import sys\n"
         "from nightisp.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'prefect', 'rawpy', 'cv2', 'zarr', 'numpy', 'exiv2'} & set(sys.modules)))"
+        "for command in ['', *sys.argv[1:]]:\n"
+        "    sys.argv = ['nightisp', *filter(None, command.split('/')), '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as leaving: assert not leaving.code, command\n"
+        "heavy = {'torch', 'prefect', 'rawpy', 'cv2', 'zarr', 'numpy', 'exiv2', 'psutil', 'ruamel', 'safetensors'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    command = [sys.executable, "-c", code, *COMMANDS.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "--dry-run" in done.stdout
+    assert done.stdout.count("Usage: nightisp ") == 1 + len(COMMANDS.split())
+    for option in ("--dry-run", "--strict", "--older-than", "--recursive", "--unreferenced", "--overwrite"):
+        assert option in done.stdout
 
 
 def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +334,41 @@ def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatc
     done = nightisp("params", "check", status=1)
     assert done.err.startswith("error: a fault of nightisp: ZeroDivisionError: by zero")
     assert len(done.err.splitlines()) == 1
+
+
+def test_an_interrupt_is_status_130(nightisp: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nightisp.params.load", interrupt)
+    assert nightisp("params", "check", status=130).err == "interrupted\n"
+
+
+def test_debug_shows_where(nightisp: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nightisp.errors import ParamsError
+
+    monkeypatch.setenv("NIGHTISP_DEBUG", "")  # which --debug sets
+    with pytest.raises(ParamsError, match="Did you mean gamma"):
+        nightisp("--debug", "params", "check", "--set", "tone.gama=2")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["flow", "run", "--inputs", "a"], ["flow", "run", "--workers", "0"]]
+)
+def test_wrong_commands_and_options_are_status_2(nightisp: Terminal, arguments: list[str]) -> None:
+    assert arguments[-2 if len(arguments) > 3 else -1].strip("-")[:6] in nightisp(*arguments, status=2).err
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", MAIN, "params", "show"]
+    pipe = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert pipe.stdout
+    assert pipe.stderr
+    pipe.stdout.close()
+    assert pipe.stderr.read() == b""
+    pipe.stderr.close()
+    assert pipe.wait(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -244,10 +388,14 @@ def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatc
         (["--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--until", "tine"], "tine: no such stage; .*Did you mean tone?"),
         (["--memory", "lots"], "lots: is no size"),
+        (["--memory", "0GB"], "--memory 0GB: leaves no room for any picture"),
         (["--device", "tpu"], "tpu: no such device"),
         (["--frames", "z*"], r"z\*: matches none of one"),
         (["--set", "refine.method=mwispnet"], "nightisp weights import refine FILE"),
         (["--store", "newer"], "Install a newer nightisp"),
+        (["--store", "newer/store.json"], "newer/store.json: is no folder; name another --store"),
+        (["--params", "misspelt.yaml"], "misspelt.yaml: tone.gama: no such parameter; .*Did you mean gamma?"),
+        (["--params", "data"], "data: cannot be read as YAML"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -258,6 +406,7 @@ def test_wrong_use_is_one_clear_line(nightisp: Terminal, tmp_path: Path, argumen
     (tmp_path / "empty").mkdir()
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "store.json").write_text('{"format": 99}')
+    (tmp_path / "misspelt.yaml").write_text("tone: {gama: 2}\n")
     done = nightisp("flow", "run", "--engine", "local", *arguments, status=2)
     assert done.err.startswith("error: ")
     assert re.search(message, done.err), done.err
@@ -277,6 +426,8 @@ def test_cuda_without_a_device_is_refused(nightisp: Terminal, tmp_path: Path) ->
     write_frame(tmp_path / "data" / "one.dng", 1)
     options = ("--weights", "weights", "--set", "denoise.method=unet", "--device", "cuda")
     assert "--device cpu" in nightisp("flow", "run", "--engine", "local", *options, status=2).err
+    for command in (("flow", "run"), ("stage", "run", "ingest")):  # nor passed over where nothing would use it
+        assert "--device cpu" in nightisp(*command, "--device", "cuda", status=2).err
 
 
 @pytest.mark.parametrize(
@@ -330,3 +481,81 @@ def test_interrupting_leaves_nothing_half_done(tmp_path: Path) -> None:
     subprocess.run(verify, cwd=tmp_path, env=environment, check=True, capture_output=True)
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert len(list((tmp_path / "output").glob("*.jpg"))) == 30
+
+
+SLOW = (
+    "import time; from nightisp.engine import Engine; compute = Engine._compute\n"
+    "def slow(self, plan, stage, image):\n"
+    "    if stage.name == 'tone' and plan.source.frame == 'frame1':\n"
+    "        print('slow', flush=True); time.sleep(120)\n"
+    "    return compute(self, plan, stage, image)\n"
+    "Engine._compute = slow\n"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_leaving_in_the_middle_of_a_stage_loses_that_stage_alone(tmp_path: Path, number: signal.Signals) -> None:
+    write_frames(tmp_path / "data", 2)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    arguments = ["flow", "run", "--engine", "local", "--workers", "1", "--json"]
+    command = [sys.executable, "-c", SLOW + MAIN, *arguments]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout
+    assert run.stderr
+    assert run.stdout.readline() == "slow\n"
+    run.send_signal(number)
+    assert run.stderr.readline() == "stopping; Ctrl-C again to leave at once\n"
+    run.send_signal(number)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, "", "")
+    again = [sys.executable, "-c", MAIN, *arguments]
+    done = subprocess.run(again, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    first, second = json.loads(done.stdout)["frames"]
+    assert set(first["stages"].values()) == {"cached"}
+    assert [s for s, did in second["stages"].items() if did == "computed"] == list(NAMES[NAMES.index("tone") :])
+
+
+def test_an_interrupted_report_accounts_for_every_picture(tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 3)
+    stopping = SLOW.replace("print('slow', flush=True); time.sleep(120)", "__import__('signal').raise_signal(2)")
+    command = [sys.executable, "-c", stopping + MAIN, "flow", "run", "--engine", "local", "--workers", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    frames = json.loads(done.stdout)["frames"]
+    assert [f["outcome"] for f in frames] == ["rendered", "skipped", "skipped"]
+    assert frames[1]["stages"]["tone"] == "computed"  # what was under way is kept
+    assert frames[2]["stages"] == {}
+
+
+def test_a_pair_is_rendered_as_a_raw_is(nightisp: Terminal, tmp_path: Path) -> None:
+    write_pair(tmp_path / "data" / "pair.png", 1)
+    write_frame(tmp_path / "data" / "raw.dng", 1)
+    pair, raw = render(nightisp, "--set", "export.metadata=strip")["frames"]
+    assert Path(pair["output"]).read_bytes() == Path(raw["output"]).read_bytes()
+
+
+def test_an_output_that_may_not_be_written_is_named_before_anything_is_computed(
+    nightisp: Terminal, tmp_path: Path
+) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o555)
+    tmp_path.chmod(0o777)
+    with nobody():
+        error = nightisp("flow", "run", "--engine", "local", "--output", "closed", status=2).err
+    assert error.startswith("error: closed: cannot be written (Permission denied); make it writable for you, or")
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_store_that_may_not_be_written_is_named(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o555)
+    tmp_path.chmod(0o777)
+    with nobody():
+        (frame,) = render(nightisp, "--store", "closed", status=3)["frames"]
+    assert "one.dng: " in frame["error"]
+    assert frame["error"].endswith("closed: cannot be written: Permission denied; name another --store")

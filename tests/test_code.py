@@ -123,6 +123,16 @@ def test_what_changes_the_digest(package: Path, name: str, old: str, new: str) -
     assert digest_after(package, f"nightisp/{name}", old, new) != before
 
 
+def test_every_constant_is_another(package: Path) -> None:
+    """Those that Python holds for equal, or for nothing, too."""
+    digests = []
+    for value in ("0", "0.0", "-0.0", "False", "''", "b''", "None", "()", "[]", "{}", "1", "1.0", "True", "..."):
+        (package / "nightisp/deep.py").write_text(f"STEPS = {value}\n")
+        forget()
+        digests.append(code.digest(STAGE))
+    assert len(set(digests)) == len(digests)
+
+
 def test_a_module_that_changes_places_with_another_changes_the_digest(package: Path) -> None:
     before = code.digest(STAGE)
     (package / "nightisp/deeper.py").write_text(FILES["nightisp/deep.py"])

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from nightisp import engine as engine_module
+from nightisp import params as parameters
 from nightisp.batch import FrameResult, Stop, perform, prepare, render_frame
 from nightisp.engine import Engine, Plan
+from nightisp.errors import StoreError, WeightsNotFoundError
 from nightisp.models.weights import Compute, Library
 from nightisp.pipeline import NAMES, PIPELINE
+from nightisp.sources import Source
 from nightisp.store import Store
-from tests.frames import write_frame, write_frames
+from tests.frames import write_frame, write_frames, write_pair
+from tests.strategies import MODEST
 
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
 
@@ -214,7 +227,7 @@ def test_keys_stand_for_what_decides_the_samples(counted: Counted, tmp_path: Pat
     raw = write_frame(tmp_path / "one.dng", 1)
     (plan,) = prepare(counted.engine, {}, [raw]).plans
     for stage in PIPELINE:
-        for name, value in _other_values(stage.name).items():
+        for name, value in OTHER[stage.name].items():
             changed = counted.engine.plan(plan.source, {stage.name: {name: value}}).keys
             differs = [s for s in NAMES if changed[s] != plan.keys[s]]
             assert differs == list(NAMES[NAMES.index(stage.name) :]), f"{stage.name}.{name}"
@@ -224,25 +237,151 @@ def test_keys_stand_for_what_decides_the_samples(counted: Counted, tmp_path: Pat
     assert counted.engine.plan(elsewhere, {}).keys == plan.keys
 
 
-def _other_values(stage: str) -> dict[str, Any]:
-    """Give one other value for some parameters of each stage."""
-    values: dict[str, dict[str, Any]] = {
-        "ingest": {"black_level": 10.0, "white_level": 9000.0},
-        "denoise": {"strength": 0.5},
-        "white_balance": {"method": "as_shot", "norm": 3.0},
-        "demosaic": {"method": "bilinear"},
-        "color": {"strength": 0.5, "matrix": "published", "highlights": "published"},
-        "tone": {"gamma": 2.2, "exposure_ev": 0.5, "curve": [[0, 0], [1, 1]]},
-        "refine": {"precision": "bfloat16"},
-        "super_resolution": {"tile": 128, "overlap": 16},
-        "export": {"quality": 90, "format": "png"},
-    }
-    return values[stage]
+OTHER: dict[str, dict[str, Any]] = {
+    "ingest": {"black_level": 10.0, "white_level": 9000.0},
+    "denoise": {"strength": 0.5, "precision": "bfloat16"},
+    "white_balance": {"method": "as_shot", "norm": 3.0, "gains": [2.0, 1.0, 1.5], "percentile": 98.0},
+    "demosaic": {"method": "bilinear"},
+    "color": {"strength": 0.5, "matrix": "published", "highlights": "published", "second_white_balance": "none"},
+    "tone": {"gamma": 2.2, "exposure_ev": 0.5, "curve": [[0, 0], [1, 1]]},
+    "refine": {"precision": "bfloat16"},
+    "super_resolution": {"method": "lanczos", "tile": 128, "overlap": 16},
+    "export": {"quality": 90, "format": "png", "metadata": "strip", "chroma_subsampling": "4:2:0"},
+}
+"""For parameters of each stage, a value that is not the default."""
+SOMEWHERE = Source("one", Path("one.dng"), hashlib.sha256(b"one").hexdigest())
+
+
+def plain_engine(folder: Path) -> Engine:
+    library = Library([folder / "weights"])
+    return Engine(Store(folder / "store"), library, Compute(library, "cpu"))
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Draw some parameters of some stages, each its default or another value."""
+    defaults = parameters.defaults()
+    chosen = draw(st.sets(st.sampled_from([(s, n) for s, values in OTHER.items() for n in values])))
+    tree: dict[str, dict[str, Any]] = {}
+    for stage, name in sorted(chosen):
+        tree.setdefault(stage, {})[name] = draw(st.sampled_from([defaults[stage][name], OTHER[stage][name]]))
+    return tree
+
+
+@hypothesis_settings(MODEST, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trees(), trees())
+def test_keys_part_where_the_parameters_do(tmp_path: Path, one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Two keys are the same if, and only if, all parameters up to their stage are."""
+    engine = plain_engine(tmp_path)
+    plans = [engine.plan(SOMEWHERE, tree) for tree in (one, two)]
+    same = True
+    for stage in NAMES:
+        a, b = (parameters.canonical(plan.params[stage]) for plan in plans)
+        same = same and a == b
+        assert (plans[0].keys[stage] == plans[1].keys[stage]) == same
+
+
+def test_keys_are_the_same_in_every_process_and_folder(tmp_path: Path) -> None:
+    code = (
+        "import hashlib, json, sys; sys.path[:0] = sys.argv[1:]\n"
+        "from pathlib import Path; from tests.test_engine import OTHER, SOMEWHERE, plain_engine\n"
+        "tree = dict(reversed(OTHER.items()))\n"
+        "print(json.dumps(dict(plain_engine(Path('elsewhere')).plan(SOMEWHERE, tree).keys)))"
+    )
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, root], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == plain_engine(tmp_path).plan(SOMEWHERE, OTHER).keys
+
+
+def test_of_a_pair_every_byte_of_both_files_counts(counted: Counted, tmp_path: Path) -> None:
+    pair = write_pair(tmp_path / "one.png", 1)
+    counted.render([pair])
+    assert counted.counts == dict.fromkeys(NAMES, 1)
+    beside = tmp_path / "one.json"
+    os.utime(beside, (1, 1))
+    counted.render([pair])
+    assert not counted.counts
+    beside.write_text(beside.read_text() + " ")
+    counted.render([pair])
+    assert counted.counts == dict.fromkeys(NAMES, 1)
+
+
+def test_what_comes_after_the_last_stage_need_not_be_there(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    tree = {"super_resolution": {"method": "hat"}}
+    with pytest.raises(WeightsNotFoundError):
+        counted.engine.plan(replace(SOMEWHERE, path=raw), tree)
+    batch = prepare(counted.engine, tree, [raw], until="tone")
+    assert not batch.refused
+    assert list(batch.plans[0].keys) == list(NAMES[: NAMES.index("tone") + 1])
+    assert prepare(counted.engine, {}, [raw]).plans[0].keys.items() >= batch.plans[0].keys.items()
+
+
+def test_removing_an_artifact_in_the_middle_costs_what_until_needs(counted: Counted, tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    for stage in ("color", "tone"):
+        shutil.rmtree(artifact(counted, stage))
+    (result,) = counted.render([raw], until="refine")
+    assert not counted.counts
+    assert [s for s, did in result.stages.items() if did == "skipped"] == ["color", "tone"]
+    counted.render([raw], until="tone")
+    assert counted.counts == {"color": 1, "tone": 1}
+
+
+def test_a_store_that_may_not_be_written_still_gives_what_it_holds(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+
+    def refuse(*_: object) -> None:
+        raise StoreError("store: cannot be written")
+
+    for name in ("write", "remove"):
+        monkeypatch.setattr(Store, name, refuse)
+    (tmp_path / "out" / "one.jpg").unlink()
+    (result,) = counted.render([raw])
+    assert result.outcome == "rendered"
+    assert (tmp_path / "out" / "one.jpg").exists()
+    (result,) = counted.render([raw], {"tone": {"gamma": 2.8}})
+    assert (result.outcome, result.stage, result.output) == ("failed", "tone", None)
+    assert str(result.error) == f"{raw}: store: cannot be written"
+
+
+@pytest.mark.parametrize(("weights", "most"), [(("unet",), 1), ((), 3)])
+def test_one_network_at_a_time_uses_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: tuple[str, ...], most: int
+) -> None:
+    now: list[int] = []
+    seen: list[int] = []
+    at_once = threading.Barrier(most)
+
+    def watching(image: Any, params: Any, networks: Any) -> Any:
+        now.append(1)
+        seen.append(len(now))
+        at_once.wait(20)  # opens when as many as may be are here
+        time.sleep(0.02)
+        now.pop()
+        return image
+
+    watching.__module__ = PIPELINE[1].module  # whose code enters the key
+    watched = replace(PIPELINE[1], run=watching, weights=lambda _: weights)
+    monkeypatch.setattr(engine_module, "PIPELINE", (PIPELINE[0], watched, *PIPELINE[2:]))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "unet.safetensors").write_bytes(b"")
+    engine = plain_engine(tmp_path)
+    write_frames(tmp_path / "in", 3)
+    plans = prepare(engine, {}, [tmp_path / "in"], until="denoise").plans
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda plan: engine.ensure(plan, "denoise"), plans))
+    assert max(seen) == most
 
 
 def test_two_frames_of_one_content_are_computed_once(counted: Counted, tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     for name in ("one", "two"):
         write_frame(tmp_path / "in" / f"{name}.dng", 1)
     plans = prepare(counted.engine, {}, [tmp_path / "in"]).plans

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.frames import write_frames
 
 from nightisp.pipeline import NAMES
+from tests.frames import write_frames
 
 REPOSITORY = Path(__file__).parents[1]
 MAIN = "from nightisp.cli import main; main()"
@@ -170,6 +170,9 @@ def test_only_faults_of_storage_are_tried_again(monkeypatch: pytest.MonkeyPatch)
 
     assert _is_fault_of_storage(None, None, state(OSError(5, "Input/output error")))
     assert not _is_fault_of_storage(None, None, state(OutputError("no room")))
+    in_passing = OutputError("stale file handle")
+    in_passing.transient = True
+    assert _is_fault_of_storage(None, None, state(in_passing))
     assert not _is_fault_of_storage(None, None, state(ValueError("bad picture")))
 
 

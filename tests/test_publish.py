@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightisp.errors import OutputError
-from nightisp.publish import LONGEST_NAME, check_writable, publish, target
+from nightisp.publish import LONGEST_NAME, check_writable, claim, is_published, publish, target
 
 OUTPUT = Path("output")
 
@@ -187,3 +187,47 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
     check_writable(tmp_path / "new" / "output")
     check_writable(tmp_path / "new" / "output")
     assert list((tmp_path / "new" / "output").iterdir()) == []
+
+
+# --- who owns a picture ---
+
+
+def nobodys(_: Path) -> bool:
+    return False
+
+
+def test_a_claim_is_kept_by_its_raw(tmp_path: Path) -> None:
+    first = claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys)
+    assert first == tmp_path / "IMG_1.jpg"
+    first.write_bytes(b"altered by hand")
+    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys) == first
+    assert is_published(first)
+
+
+def test_the_picture_of_another_raw_gets_another_name(tmp_path: Path) -> None:
+    """IMG_1 of two cards, rendered in two runs into one folder."""
+    claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys).write_bytes(b"first")
+    second = claim(tmp_path, "IMG_1", ".jpg", "b" * 64, nobodys)
+    assert second == tmp_path / "IMG_1-bbbbbbbb.jpg"
+    second.write_bytes(b"second")
+    assert claim(tmp_path, "IMG_1", ".jpg", "b" * 64, nobodys) == second
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """The camera's own JPEG, or the raw PNG itself, where pictures go beside the raws."""
+    (tmp_path / "IMG_1.jpg").write_bytes(b"the camera's")
+    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys) == tmp_path / "IMG_1-aaaaaaaa.jpg"
+    assert not is_published(tmp_path / "IMG_1.jpg")
+
+
+def test_the_very_picture_is_taken_over(tmp_path: Path) -> None:
+    """Its mark was lost, as where `output/` was copied without hidden files."""
+    (tmp_path / "IMG_1.jpg").write_bytes(b"ours")
+    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, lambda path: path.read_bytes() == b"ours").name == "IMG_1.jpg"
+
+
+def test_two_files_that_are_not_ours_leave_no_name(tmp_path: Path) -> None:
+    for name in ("IMG_1.jpg", "IMG_1-aaaaaaaa.jpg"):
+        (tmp_path / name).write_bytes(b"not ours")
+    with pytest.raises(OutputError, match="is not nightisp's"):
+        claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys)

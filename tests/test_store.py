@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nightisp import store as store_module
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError
 from nightisp.image import CFA, DisplayImage, LinearImage, Mosaic, Shot
 from nightisp.store import FORMAT, Store
+from tests.frames import nobody
 
 KEY = "ab" * 32
 PREVIEW = np.full((4, 6, 3), 7, np.uint8)
@@ -95,6 +98,12 @@ def test_a_missing_chunk_is_a_miss(filled: Store, array: str) -> None:
         filled.read("denoise", KEY, Mosaic)
 
 
+def test_a_truncated_chunk_is_a_miss(filled: Store) -> None:
+    (chunk,) = chunks(filled)
+    chunk.write_bytes(b"")
+    assert not filled.holds("denoise", KEY)
+
+
 def test_every_flipped_bit_is_found(filled: Store) -> None:
     (chunk,) = chunks(filled)
     good = chunk.read_bytes()
@@ -113,6 +122,23 @@ def test_damaged_metadata_is_a_miss(filled: Store, name: str, content: bytes) ->
     assert not filled.holds("denoise", KEY)
     with pytest.raises(StoreError, match="cannot be read"):
         filled.read("denoise", KEY, Mosaic)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "samples/zarr.json", "preview/zarr.json"])
+def test_a_flipped_bit_in_metadata_never_changes_the_picture(filled: Store, name: str) -> None:
+    file = filled.entry("denoise", KEY).path / name
+    good, misses = file.read_bytes(), 0
+    for at in range(0, len(good), 5):
+        bad = bytearray(good)
+        bad[at] ^= 1 << (at // 5 % 8)
+        file.write_bytes(bad)
+        if filled.holds("denoise", KEY):
+            read = filled.read("denoise", KEY, Mosaic)
+            np.testing.assert_array_equal(read.samples, mosaic().samples)
+            assert read.state() == mosaic().state()
+        else:
+            misses += 1
+    assert misses > len(good) / 5 * 0.8
 
 
 def test_what_is_not_there_is_said_so(store: Store) -> None:
@@ -149,11 +175,13 @@ def test_sweep_removes_what_dead_processes_left_and_nothing_else(store: Store) -
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left = store.folder / ".tmp" / f"{int(dead.stdout)}-0123"
     ours = store.folder / ".tmp" / f"{os.getpid()}-0123"
-    for folder in (left, ours):
+    elsewhere = store.folder / ".tmp" / f"{int(dead.stdout)}-0123@another.machine"
+    abandoned = store.folder / ".tmp" / f"{os.getpid()}-0123@another.machine"
+    for folder in (left, ours, elsewhere, abandoned):
         folder.mkdir(parents=True)
-    assert store.sweep() == 1
-    assert not left.exists()
-    assert ours.exists()
+    os.utime(abandoned, (time.time() - 90_000,) * 2)
+    assert store.sweep() == 2
+    assert sorted((store.folder / ".tmp").iterdir()) == sorted([ours, elsewhere])
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -177,11 +205,112 @@ def test_a_disk_that_refuses_is_named(store: Store, monkeypatch: pytest.MonkeyPa
     assert not list((store.folder / ".tmp").iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_store_without_permission_is_named(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir(mode=0o500)
-    with pytest.raises(StoreError, match="cannot be written"):
-        Store(tmp_path / "store").write("denoise", KEY, mosaic(), PREVIEW, {})
+def test_a_store_without_permission_is_named_and_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # others may not come here by the absolute path
+    Store(Path("store")).write("denoise", KEY, mosaic(), PREVIEW, {})
+    folders = [folder for folder in (tmp_path / "store").rglob("*") if folder.is_dir()]
+    for folder in (tmp_path / "store", *folders):
+        folder.chmod(0o555)
+    try:
+        with nobody():
+            store = Store(Path("store"))
+            np.testing.assert_array_equal(store.read("denoise", KEY, Mosaic).samples, mosaic().samples)
+            for attempt in (
+                lambda: store.write("denoise", "cd" * 32, mosaic(), PREVIEW, {}),
+                lambda: store.remove(store.entry("denoise", KEY)),
+            ):
+                with pytest.raises(StoreError, match="store: cannot be written: Permission denied; name"):
+                    attempt()
+        assert store.holds("denoise", KEY)
+    finally:
+        for folder in (tmp_path / "store", *folders):
+            folder.chmod(0o755)
+
+
+def test_a_chunk_without_permission_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may not be read is not to be removed and computed again."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    store = Store(Path("store"))
+    store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    chunks(store)[0].chmod(0)
+    with nobody(), pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
+        store.read("denoise", KEY, Mosaic)
+    assert not isinstance(caught.value, ArtifactDamagedError)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "I/O error"), OSError(errno.EMFILE, "too many")])
+def test_a_fault_in_passing_is_not_damage(filled: Store, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    import zarr
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(zarr, "open_array", fail)
+    with pytest.raises(type(error)):
+        filled.read("denoise", KEY, Mosaic)
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        store = Store(disk / "store")
+        store.write("denoise", KEY, mosaic(), PREVIEW, {})
+        with pytest.raises(StoreError, match=r"the disk is full; free space .*cache prune"):
+            store.write("denoise", "cd" * 32, mosaic(1000, 1000), PREVIEW, {})
+        assert [entry.key for entry in store.entries()] == [KEY]
+        assert not list((store.folder / ".tmp").iterdir())
+        store.verify(store.entry("denoise", KEY))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_where_the_store_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match="store: is no folder; name another --store"):
+        Store(tmp_path / "store")
+
+
+@pytest.mark.parametrize("step", ["_write_group", "Store._place"])
+def test_a_killed_writer_leaves_nothing_to_be_seen(tmp_path: Path, step: str) -> None:
+    """Killed before the chunks are complete, or between the last byte and the new name."""
+    code = (
+        "import os, signal, sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path; from tests.test_store import KEY, PREVIEW, mosaic; from nightisp import store\n"
+        "from nightisp.store import Store\n"
+        "written = store._write_group\n"
+        "def kill(first, *rest):\n"
+        "    if isinstance(first, Path): written(first, *rest)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"store.{step} = kill\n"
+        "Store(Path(sys.argv[1])).write('denoise', KEY, mosaic(), PREVIEW, {})"
+    )
+    root = str(Path(__file__).parents[1])
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "store"), root], check=False)
+    assert killed.returncode == -9
+    store = Store(tmp_path / "store")
+    assert not list(store.entries())
+    assert not store.holds("denoise", KEY)
+    assert store.sweep() == 1
+    store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    store.verify(store.entry("denoise", KEY))
+    assert not list((store.folder / ".tmp").iterdir())
+
+
+def test_threads_may_write_and_read_one_key_at_the_same_time(store: Store) -> None:
+    def write_and_read(n: int) -> int:
+        store.write("denoise", KEY, mosaic(), PREVIEW, {"frame": str(n)})
+        np.testing.assert_array_equal(store.read("denoise", KEY, Mosaic).samples, mosaic().samples)
+        return n
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(write_and_read, range(24))) == list(range(24))
+    assert not list((store.folder / ".tmp").iterdir())
 
 
 def test_processes_may_write_one_key_at_the_same_time(tmp_path: Path) -> None:
@@ -203,7 +332,9 @@ def test_processes_may_write_one_key_at_the_same_time(tmp_path: Path) -> None:
 def test_verify_reads_the_preview_too(filled: Store) -> None:
     filled.verify(filled.entry("denoise", KEY))
     chunk = chunks(filled, "preview")[0]
-    chunk.write_bytes(chunk.read_bytes()[:-1])
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert filled.holds("denoise", KEY)  # a look at the metadata does not see it
     with pytest.raises(ArtifactDamagedError, match="preview cannot be read"):
         filled.verify(filled.entry("denoise", KEY))
 

@@ -35,9 +35,12 @@ def list_(
     store: StoreOption = None,
 ) -> None:
     """List artifacts by frame and stage: key, size, age, seconds it took, parameters that are not the defaults."""
-    from nightisp.pipeline import NAMES
+    from nightisp.pipeline import NAMES, index
 
-    found = [(e, a) for e, a in _read(open_store(store), stage) if frame is None or a.get("frame") == frame]
+    opened = open_store(store)
+    if stage and not (opened.folder / stage).is_dir():
+        index(stage)  # raises if there is no such stage
+    found = [(e, a) for e, a in _read(opened, stage) if frame is None or a.get("frame") == frame]
     found.sort(key=lambda pair: (pair[1].get("frame", ""), _place(pair[0].stage, NAMES), pair[1].get("created", "")))
     for entry, attributes in found:
         if as_json:
@@ -74,11 +77,11 @@ def export(
     import numpy as np
 
     from nightisp.errors import ParamsError
-    from nightisp.pipeline import NAMES, PIPELINE, index
+    from nightisp.pipeline import NAMES, PIPELINE
 
     opened = open_store(store)
-    found = [(e, a) for e, a in _matching(opened, name) if stage is None or e.stage == stage]
-    found.sort(key=lambda pair: (index(pair[0].stage), pair[1].get("created", "")))
+    found = [(e, a) for e, a in _matching(opened, name) if e.stage in NAMES and stage in (None, e.stage)]
+    found.sort(key=lambda pair: (_place(pair[0].stage, NAMES), pair[1].get("created", "")))
     if not found:
         raise ParamsError(f"{name}: has no artifact of stage {stage}; `nightisp cache list` shows what there is")
     entry, _ = found[-1]

@@ -61,9 +61,13 @@ def memory_budget(given: str | None) -> int:
     """Return a budget in bytes: `6GB`, `500 MB`, `4GiB`; 60 % of what is available if none is given."""
     import psutil
 
+    from nightisp.errors import ParamsError
+
     if given is None:
         return int(0.6 * psutil.virtual_memory().available)
-    return parse_size(given)
+    if not (size := parse_size(given)):
+        raise ParamsError(f"--memory {given}: leaves no room for any picture; expected for example 6GB or 500MB")
+    return size
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

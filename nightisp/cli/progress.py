@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -122,6 +123,16 @@ def _safe(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+def _leave() -> None:
+    """Leave at once, and take Prefect's embedded server along."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.terminate()
+    os._exit(130)
+
+
 @contextmanager
 def interruptible(stop: Stop) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM begin no further stage; leave at once on the second, or if a stage takes long.
@@ -131,10 +142,10 @@ def interruptible(stop: Stop) -> Iterator[None]:
 
     def on_interrupt(*_: object) -> None:
         if stop:
-            os._exit(130)
+            _leave()
         stop.set()
         print("stopping; Ctrl-C again to leave at once", file=sys.stderr, flush=True)  # noqa: T201
-        timer = threading.Timer(PATIENCE_S, os._exit, (130,))
+        timer = threading.Timer(PATIENCE_S, _leave)
         timer.daemon = True
         timer.start()
 

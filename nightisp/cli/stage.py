@@ -35,7 +35,7 @@ def list_() -> None:
 def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage.")],
     inputs: Annotated[list[Path] | None, typer.Option("--input", help="Raws for ingest. [default: data/]")] = None,
-    output: Annotated[Path, typer.Option("--output", help="Pictures of export.")] = Path("output"),
+    output: Annotated[Path | None, typer.Option("--output", help="Pictures of export. [default: output/]")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
     store: StoreOption = None,
     weights: WeightsOption = None,
@@ -50,19 +50,21 @@ def run(
     import os
 
     from nightisp.manifest import path
+    from nightisp.project import root
     from nightisp.run import check_networks, open_engine
     from nightisp.stage_run import run_stage
 
+    base = root() or Path.cwd()
     tree = read_params(params, settings)
     engine = open_engine(store, weights, device)
-    check_networks(engine, tree)
+    check_networks(engine, tree, stage, device)
     lines = run_stage(
         engine,
         tree,
         stage,
-        Path.cwd(),
-        inputs or [Path("data")],
-        output,
+        base,
+        inputs or [base / "data"],
+        output or base / "output",
         recursive=recursive,
         workers=workers or os.cpu_count() or 1,
         memory=memory_budget(memory),

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nightisp.colorimetry import Matrix, camera_to_srgb_dng, camera_to_srgb_published
+from nightisp.colorimetry import Matrix, camera_to_srgb_dng, camera_to_srgb_published, invert
 from nightisp.errors import ImageTypeError, NoGroundError
 from nightisp.image import Balance, LinearImage, Samples, Shot, Triple
 from nightisp.stage import Params, Stage
@@ -72,6 +72,9 @@ def check(shot: Shot, params: ColorParams) -> None:
             f"neither the file nor LibRaw has a ColorMatrix for {shot.camera or 'this camera'}, which color.matrix: "
             f"{params.matrix} needs; set color.matrix: identity to render camera RGB as it is"
         )
+    if params.matrix != "identity":
+        for matrix in shot.color_matrices:
+            invert(np.array(matrix.xyz_to_camera))
 
 
 def shades_of_gray(pixels: Samples, norm: float) -> Triple:
