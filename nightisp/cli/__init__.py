@@ -59,9 +59,8 @@ def main() -> None:
         show = getattr(error, "show", None)
         show() if show else typer.echo(f"error: {error}", err=True)
         status = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
-        status = 0
+    except SystemExit:
+        status = 0  # Typer leaves by itself only when the reader of our output has gone
     except Exception as error:
         status = _fail(error, 1)
     sys.exit(status if isinstance(status, int) else 0)
