@@ -57,9 +57,9 @@ def target(output: Path, frame: str, suffix: str) -> Path:
 def claim(output: Path, frame: str, suffix: str, source: str, is_ours: Callable[[Path], bool]) -> Path:
     """Return where the picture of a frame goes, never in the place of a file that is not that frame's.
 
-    Who owns a picture stands in `.nightisp/<name>.sha256` beside it: the digest of its raw. A name that another raw has, or a
-    file that nightisp did not write (a camera's JPEG, the raw itself), is left alone: the digest's first 8 digits
-    join the name.
+    Who owns a picture stands in `.nightisp/<name>.sha256` beside it: the digest of its raw. A name that another raw
+    has, or a file that nightisp did not write (a camera's JPEG, the raw itself), is left alone: the digest's first 8
+    digits join the name.
 
     Parameters
     ----------

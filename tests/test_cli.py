@@ -338,6 +338,30 @@ def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatc
     assert len(done.err.splitlines()) == 1
 
 
+def test_what_is_wrong_here_is_found(nightisp: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "store.json").write_text('{"format": 99}')
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "hat.safetensors").write_bytes(b"cut off")
+    done = nightisp("doctor", "--store", "newer", "--weights", "weights", status=2)
+    assert "Install a newer nightisp" in done.out
+    assert "hat.safetensors: " in done.out
+    assert "hat.safetensors: " in nightisp("weights", "verify", "--weights", "weights", status=3).out
+    assert "problem: " in nightisp("weights", "list", "--weights", "weights").out
+    for command in (["cache", "list"], ["cache", "size"], ["cache", "verify"], ["stage", "run", "ingest"]):
+        assert "Install a newer nightisp" in nightisp(*command, "--store", "newer", status=2).err
+
+
+def test_a_damaged_artifact_is_listed_as_such(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    render(nightisp, "--until", "denoise")
+    next((tmp_path / "artifacts" / "denoise").glob("*/zarr.json")).write_text("{")
+    assert [line.split()[-1] == "damaged" for line in nightisp("cache", "list").out.splitlines()].count(True) == 1
+    again = nightisp("flow", "run", "--dry-run", "--until", "denoise").out.splitlines()[1]
+    assert again.split()[2] == "compute"
+    assert list(render(nightisp, "--until", "denoise")["frames"][0]["stages"].values()) == ["cached", "computed"]
+
+
 def test_an_interrupt_is_status_130(nightisp: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
