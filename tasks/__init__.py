@@ -1,5 +1,5 @@
 """How Prefect treats a stage: name, tags, retries, and how a reused artifact shows. Thin on purpose."""
 
-from tasks.stage import NIGHTISP, stage_task
+from tasks.stage import stage_task
 
-__all__ = ["NIGHTISP", "stage_task"]
+__all__ = ["stage_task"]

@@ -13,8 +13,6 @@ from nightisp.errors import is_transient
 from nightisp.pipeline import PIPELINE, index
 from nightisp.run import Job
 
-NIGHTISP = "nightisp"  # `flows` checks by this that it found our `tasks`: the name is a common one
-
 
 @cache
 def stage_task(name: str) -> Task[..., Any]:
