@@ -136,7 +136,7 @@ class Engine:
                     return _is_intact(path, state)
 
                 with self._guard:
-                    path = claim(output, source.frame, state["suffix"], source.digest, is_ours)
+                    path = claim(output, source.frame, state["suffix"], source.path, source.digest, is_ours)
                 if not _is_intact(path, state):
                     publish(self.store.read(last.name, entry.key, last.gives).content, path)
             except (ArtifactDamagedError, ArtifactNotFoundError):

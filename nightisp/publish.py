@@ -54,17 +54,18 @@ def target(output: Path, frame: str, suffix: str) -> Path:
     return output / f"{safe}{suffix}"
 
 
-def claim(output: Path, frame: str, suffix: str, source: str, is_ours: Callable[[Path], bool]) -> Path:
+def claim(output: Path, frame: str, suffix: str, raw: Path, digest: str, is_ours: Callable[[Path], bool]) -> Path:
     """Return where the picture of a frame goes, never in the place of a file that is not that frame's.
 
-    Who owns a picture stands in `.nightisp/<name>.sha256` beside it: the digest of its raw. A name that another raw
-    has, or a file that nightisp did not write (a camera's JPEG, the raw itself), is left alone: the digest's first 8
-    digits join the name.
+    Who owns a picture stands in `.nightisp/<name>.sha256` beside it: the digest of its raw, and the way to it. A raw
+    that was moved, or changed in its place, keeps its picture's name. A name that another raw has, or a file that
+    nightisp did not write (a camera's JPEG, the raw itself), is left alone: the first 8 digits of the digest join the
+    name.
 
     Parameters
     ----------
-    source
-        Digest of the raw.
+    raw, digest
+        The raw file, and the digest of its content.
     is_ours
         Tells whether a file that nobody owns is the very picture, so that it may be taken over.
 
@@ -73,19 +74,21 @@ def claim(output: Path, frame: str, suffix: str, source: str, is_ours: Callable[
     OutputError
         If both names are taken, or the folder cannot be written.
     """
-    for name in (frame, f"{frame}-{source[:8]}"):
+    way = Path(os.path.relpath(raw, output)).as_posix()
+    for name in (frame, f"{frame}-{digest[:8]}"):
         path = target(output, name, suffix)
         mark = _mark(path)
         try:
-            owner = mark.read_text() if mark.exists() else ""
-            if not owner and (not os.path.lexists(path) or is_ours(path)):
-                mark.parent.mkdir(parents=True, exist_ok=True)
-                mark.write_text(source)
-                owner = source
+            text = mark.read_text("utf-8", "surrogateescape") if mark.exists() else ""
+            owner = text.split("\n") if text else []  # empty: cut off while it was written
+            free = not owner and (not os.path.lexists(path) or is_ours(path))
+            if free or digest in owner[:1] or way in owner[1:]:
+                if owner != [digest, way]:
+                    mark.parent.mkdir(parents=True, exist_ok=True)
+                    mark.write_text(f"{digest}\n{way}", "utf-8", "surrogateescape")
+                return path
         except OSError as error:
             raise _explained(mark, error) from error
-        if owner == source:
-            return path
     raise OutputError(f"{path}: the file there is not nightisp's; move it, or choose another folder with --output")
 
 

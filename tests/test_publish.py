@@ -192,42 +192,53 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
 # --- who owns a picture ---
 
 
+A, B = Path("card-a/IMG_1.dng"), Path("card-b/IMG_1.dng")
+
+
 def nobodys(_: Path) -> bool:
     return False
 
 
 def test_a_claim_is_kept_by_its_raw(tmp_path: Path) -> None:
-    first = claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys)
+    first = claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys)
     assert first == tmp_path / "IMG_1.jpg"
     first.write_bytes(b"altered by hand")
-    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys) == first
+    assert claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys) == first
     assert is_published(first)
+
+
+def test_a_raw_that_was_moved_or_changed_in_its_place_keeps_its_name(tmp_path: Path) -> None:
+    path = claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys)
+    path.write_bytes(b"first")
+    assert claim(tmp_path, "IMG_1", ".jpg", B, "a" * 64, nobodys) == path
+    assert claim(tmp_path, "IMG_1", ".jpg", B, "c" * 64, nobodys) == path
+    assert claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys) != path  # it is B's now
 
 
 def test_the_picture_of_another_raw_gets_another_name(tmp_path: Path) -> None:
     """IMG_1 of two cards, rendered in two runs into one folder."""
-    claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys).write_bytes(b"first")
-    second = claim(tmp_path, "IMG_1", ".jpg", "b" * 64, nobodys)
+    claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys).write_bytes(b"first")
+    second = claim(tmp_path, "IMG_1", ".jpg", B, "b" * 64, nobodys)
     assert second == tmp_path / "IMG_1-bbbbbbbb.jpg"
     second.write_bytes(b"second")
-    assert claim(tmp_path, "IMG_1", ".jpg", "b" * 64, nobodys) == second
+    assert claim(tmp_path, "IMG_1", ".jpg", B, "b" * 64, nobodys) == second
 
 
 def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     """The camera's own JPEG, or the raw PNG itself, where pictures go beside the raws."""
     (tmp_path / "IMG_1.jpg").write_bytes(b"the camera's")
-    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys) == tmp_path / "IMG_1-aaaaaaaa.jpg"
+    assert claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys) == tmp_path / "IMG_1-aaaaaaaa.jpg"
     assert not is_published(tmp_path / "IMG_1.jpg")
 
 
 def test_the_very_picture_is_taken_over(tmp_path: Path) -> None:
     """Its mark was lost, as where `output/` was copied without hidden files."""
     (tmp_path / "IMG_1.jpg").write_bytes(b"ours")
-    assert claim(tmp_path, "IMG_1", ".jpg", "a" * 64, lambda path: path.read_bytes() == b"ours").name == "IMG_1.jpg"
+    assert claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, lambda path: path.read_bytes() == b"ours").name == "IMG_1.jpg"
 
 
 def test_two_files_that_are_not_ours_leave_no_name(tmp_path: Path) -> None:
     for name in ("IMG_1.jpg", "IMG_1-aaaaaaaa.jpg"):
         (tmp_path / name).write_bytes(b"not ours")
     with pytest.raises(OutputError, match="is not nightisp's"):
-        claim(tmp_path, "IMG_1", ".jpg", "a" * 64, nobodys)
+        claim(tmp_path, "IMG_1", ".jpg", A, "a" * 64, nobodys)
