@@ -162,7 +162,7 @@ class Fields:
         orientation = next(iter(self.numbers("orientation", (1,))), 1)
         if orientation not in range(1, 9):
             raise self._bad("orientation", self.values["orientation"], "an EXIF orientation, 1 to 8")
-        noise = self.numbers("noise_profile", (2, 6))
+        noise = self.numbers("noise_profile", (2, 4, 6, 8))
         if noise and not as_noise_profile(noise):
             raise self._bad("noise_profile", self.values["noise_profile"], "no negative number")
         camera = self.values.get("camera_name") or ""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nightisp.errors import RawFileError
 from nightisp.image import ColorMatrix, Shot, Triple
 
 _IMAGE_TAGS = ("Make", "Model", "ImageDescription", "DateTime", "Artist", "Copyright")
@@ -111,7 +112,9 @@ def read(path: Path) -> Tags:
                 for datum in photograph.exifData()
                 if _WANTED.fullmatch(datum.key()) and datum.tagName() not in _TOO_LONG
             }
-        except exiv2.Exiv2Error:
+        except exiv2.Exiv2Error as error:
+            if error.code in (exiv2.ErrorCode.kerDataSourceOpenFailed, exiv2.ErrorCode.kerFileOpenFailed):
+                raise RawFileError(f"{path}: its metadata cannot be read ({error}); try again") from error
             return Tags({})
     if is_crw:
         # exiv2 makes these up from a code that saturates: 1 s for the 5 s that LibRaw finds.

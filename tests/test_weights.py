@@ -61,7 +61,7 @@ def test_round_trip(tmp_path, stage):
     assert (entry.name, entry.network) == (path.stem, name)
     assert entry.overrides == json.loads(json.dumps(overrides))
     assert entry.size == path.stat().st_size
-    assert entry.card["source"] == "theirs.pth"
+    assert "source" not in entry.card  # a name makes no difference to a picture
     card = path.with_suffix(".md").read_text()
     assert f"`{name}`" in card
     assert entry.card["source_sha256"] in card
@@ -322,3 +322,33 @@ def test_digests_need_no_torch(tmp_path):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_the_name_of_the_checkpoint_makes_no_difference(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = build("denoise_unet", width=4).state_dict()
+    digests = []
+    for name in ("unet.pth", "renamed.pth"):
+        torch.save(state, tmp_path / "one.pth")  # torch writes the file's name into it
+        (tmp_path / "one.pth").replace(tmp_path / name)
+        import_checkpoint("denoise", [tmp_path / name], tmp_path / name[:-4])
+        digests.append(Library([tmp_path / name[:-4]]).digest("denoise_unet"))
+    assert digests[0] == digests[1]
+
+
+def test_a_changed_preset_does_not_change_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key stands for the file; so the file must hold everything that makes the network."""
+    from nightisp import models
+
+    torch.manual_seed(0)
+    small = {"embed_dim": 60, "depths": (1,), "num_heads": (6,)}
+    torch.save(build("hat", **small).state_dict(), tmp_path / "hat.pth")
+    import_checkpoint("super_resolution", [tmp_path / "hat.pth"], tmp_path)
+    picture = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        before = Library([tmp_path]).load("hat")(picture)
+        changed = {**models.PRESETS, "hat": {**models.PRESETS["hat"], "conv_scale": 0.5}}
+        monkeypatch.setattr(models, "PRESETS", changed)
+        after = Library([tmp_path]).load("hat")(picture)
+        assert not torch.equal(build("hat", **small)(picture), before)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)

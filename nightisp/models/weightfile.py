@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightisp.errors import WeightsError, WeightsMismatchError
+from nightisp.models import PRESETS
 
 SUFFIX = ".safetensors"
 _HEADER = "nightisp"
@@ -82,11 +83,15 @@ def write(path: Path, tensors: Mapping[str, Any], card: Mapping[str, Any]) -> No
     from safetensors.torch import save_file
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    card = {**card, "content_sha256": content_digest(stored)}
+    # All arguments, not only those that differ from the preset: the digest of the file, which enters keys, then stands
+    # for everything that makes the network. The source's name stays out of it: it makes no difference to a picture.
+    arguments = {**PRESETS.get(card["network"], {}), **card["overrides"]}
+    card = {**card, "arguments": arguments, "content_sha256": content_digest(stored)}
+    header = {name: value for name, value in card.items() if name != "source"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as beside:
-            save_file(stored, beside, metadata={_HEADER: json.dumps(card, sort_keys=True)})
+            save_file(stored, beside, metadata={_HEADER: json.dumps(header, sort_keys=True)})
         with _replacing(path.with_suffix(".md")) as beside:
             beside.write_text(_as_markdown(path.stem, card), encoding="utf-8")
     except (OSError, SafetensorError) as error:

@@ -210,7 +210,9 @@ def _empty(path: Path, card: dict[str, Any]) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            return build(card["network"], **card["overrides"])
+            return build(card["network"], **card["arguments"])
+    except KeyError as error:
+        raise WeightsMismatchError(f"{path}: its card lacks {error}; import it again") from error
     except (ParamsError, TypeError) as error:
         raise WeightsMismatchError(f"{path}: {error}; it may come from a newer nightisp") from error
 
