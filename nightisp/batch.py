@@ -123,6 +123,10 @@ class Stop:
         """Begin no further stage."""
         self._event.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until asked to stop; tell whether that was asked."""
+        return self._event.wait(seconds)
+
 
 def perform(engine: Engine, plan: Plan, name: str, output: Path | None) -> Performed:
     """Ensure a stage; if it is the last and `output` is given, publish the picture there."""

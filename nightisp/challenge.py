@@ -1,7 +1,8 @@
 """The night photography challenge's raws: a mosaic as 16-bit PNG beside a JSON of the same stem.
 
 The fields are those of the challenge's baseline; a number may be written as `{"Fraction": [numerator, denominator]}`, a
-single value as itself or as a list of one.
+single value as itself or as a list of one. A field that is wrong is an error, as it would make a wrong picture. Only
+as_shot_neutral, noise_profile and camera_name count as absent where they are unusable, as in a camera's raw.
 """
 
 from __future__ import annotations
@@ -144,6 +145,13 @@ class Fields:
             raise self._bad(name, value, _several(counts))
         return numbers
 
+    def usable(self, name: str, counts: Sequence[int]) -> list[float]:
+        """Return the numbers of a field that a picture can do without; [] if it is absent or unusable."""
+        try:
+            return self.numbers(name, counts)
+        except RawFileError:
+            return []
+
     def cfa(self) -> CFA:
         """Return the pattern of the top-left 2 x 2 photosites."""
         numbers = self.numbers("cfa_pattern", (4,), needed=True)
@@ -162,28 +170,34 @@ class Fields:
         orientation = next(iter(self.numbers("orientation", (1,))), 1)
         if orientation not in range(1, 9):
             raise self._bad("orientation", self.values["orientation"], "an EXIF orientation, 1 to 8")
-        noise = self.numbers("noise_profile", (2, 4, 6, 8))
-        if noise and not as_noise_profile(noise):
-            raise self._bad("noise_profile", self.values["noise_profile"], "no negative number")
-        camera = self.values.get("camera_name") or ""
-        if not isinstance(camera, str):
-            raise self._bad("camera_name", camera, "text")
+        camera = self.values.get("camera_name")
+        camera = camera if isinstance(camera, str) else ""
         matrices = []
         for i, default in ((1, _STANDARD_LIGHT_A), (2, _D65)):
             if matrix := self.numbers(f"color_matrix_{i}", (9,)):
+                if not any(matrix):
+                    raise self._bad(f"color_matrix_{i}", self.values[f"color_matrix_{i}"], "nine numbers, not all 0")
                 light = self.numbers(f"calibration_illuminant_{i}", (1,)) or [default]
                 matrices.append(as_color_matrix(matrix, int(light[0])))
         return Shot(
             camera=camera,
             captured=None,
             orientation=int(orientation),
-            as_shot_neutral=as_neutral(self.numbers("as_shot_neutral", (3,))),
+            as_shot_neutral=as_neutral(self.usable("as_shot_neutral", (3,))),
             color_matrices=tuple(matrices),
-            noise_profile=as_noise_profile(noise),
+            noise_profile=self._noise_profile(),
             black_level=(black[0], black[1], black[2], black[3]),
             white_level=white,
             exif={"Exif.Image.Model": camera} if camera else {},
         )
+
+    def _noise_profile(self) -> tuple[tuple[float, float], ...]:
+        numbers = self.usable("noise_profile", (2, 6, 8))
+        if len(numbers) == 8 and min(numbers) >= 0:
+            # One pair a photosite of the pattern: the two greens become one plane.
+            pairs, pattern = np.reshape(numbers, (4, 2)), np.array(list(self.cfa()))
+            numbers = [mean for color in _COLORS for mean in pairs[pattern == color].mean(axis=0).tolist()]
+        return as_noise_profile(numbers)
 
 
 def _number(value: Any) -> float:
@@ -196,4 +210,6 @@ def _number(value: Any) -> float:
 
 
 def _several(counts: Sequence[int]) -> str:
+    if tuple(counts) == (1,):
+        return "one finite number"
     return f"{' or '.join(map(str, counts))} finite numbers" if counts else "finite numbers"

@@ -34,7 +34,9 @@ class NightispError(Exception):
 
 
 class RawFileError(NightispError, ValueError):
-    """The file is no raw photograph that can be developed."""
+    """The file is no raw photograph that can be developed; `transient` if reading it again may help."""
+
+    transient = False
 
 
 class UnsupportedSensorError(RawFileError):

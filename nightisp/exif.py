@@ -1,7 +1,7 @@
 """What a raw file's tags say: EXIF to carry over, DNG color tags, where the samples lie.
 
-exiv2 reads the tags of nearly every raw format under one set of names. What it cannot read comes back empty: whether a
-file is a photograph is for LibRaw to judge, not for its tags.
+exiv2 reads the tags of nearly every raw format under one set of names. What it takes for no photograph comes back
+empty, as that is for LibRaw to judge; what it fails to read is an error.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 _NO_OFFSET = 2**32 - 1  # what Panasonic writes where the samples' place stands in a tag of its own
 _UNKNOWN_LIGHTS = (0, 255)
 _D65 = 21
+# exiv2's words for a file of a format that it does not know.
+_NO_PHOTOGRAPH = {
+    "kerFileContainsUnknownImageType",
+    "kerMemoryContainsUnknownImageType",
+    "kerUnsupportedImageType",
+    "kerNotAnImage",
+    "kerNotAJpeg",
+    "kerNotACrwImage",
+}
 
 # exiv2's XMP parser is shared by the whole process and not safe for threads.
 _ONE_AT_A_TIME = threading.Lock()
@@ -98,7 +107,13 @@ class Tags:
 
 
 def read(path: Path) -> Tags:
-    """Read the tags of a file; none if exiv2 does not know the format."""
+    """Read the tags of a file; none if exiv2 does not know the format.
+
+    Raises
+    ------
+    RawFileError
+        If it knows the format and cannot read the tags, or cannot read the file at all.
+    """
     import exiv2
 
     with _ONE_AT_A_TIME:
@@ -113,9 +128,16 @@ def read(path: Path) -> Tags:
                 if _WANTED.fullmatch(datum.key()) and datum.tagName() not in _TOO_LONG
             }
         except exiv2.Exiv2Error as error:
-            if error.code in (exiv2.ErrorCode.kerDataSourceOpenFailed, exiv2.ErrorCode.kerFileOpenFailed):
-                raise RawFileError(f"{path}: its metadata cannot be read ({error}); try again") from error
-            return Tags({})
+            if exiv2.ErrorCode(error.code).name in _NO_PHOTOGRAPH:
+                return Tags({})
+            # To exiv2 a failing disk and a file that ends too early look the same, and tags that are left out would
+            # give other colors under the same key.
+            explained = RawFileError(
+                f"{path}: its tags cannot be read ({error.args[-1]}); either the disk failed, or the file is truncated "
+                "or damaged. Try again, then copy the file again"
+            )
+            explained.transient = True
+            raise explained from error
     if is_crw:
         # exiv2 makes these up from a code that saturates: 1 s for the 5 s that LibRaw finds.
         values.pop("Exif.Photo.ExposureTime", None)

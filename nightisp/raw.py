@@ -93,21 +93,34 @@ def ingest(raw: RawFile, params: IngestParams) -> Mosaic:
     :cite:`dng171`, chapter "Mapping Raw Values to Linear Reference Values".
     """
     decoded = _decode(raw.path)
-    black, white = decoded.shot.black_level, decoded.shot.white_level
-    if params.black_level is not None:
-        black = (params.black_level,) * 4
-    if params.white_level is not None:
-        white = params.white_level
-    if black is None or white is None:
-        raise RawFileError(f"{raw.path}: it states no black or white level; set ingest.black_level and .white_level")
-    if white <= max(black):
-        raise RawFileError(
-            f"{raw.path}: white level {white:g} is not above black level {max(black):g}; "
-            "set ingest.white_level and ingest.black_level, in the raw's own units"
-        )
+    black, white = _levels(decoded.shot, params, f"{raw.path}: ")
     samples, window = to_phase(linearize(decoded.samples, black, white), decoded.cfa, CFA.BGGR)
     shot = decoded.shot.model_copy(update={"black_level": black, "white_level": white})
     return Mosaic(samples, shot=shot, window=window, cfa=CFA.BGGR)
+
+
+def check(shot: Shot, params: IngestParams) -> None:
+    """Raise what `ingest` would if a raw's levels, or those set in their place, make no picture.
+
+    Raises
+    ------
+    RawFileError
+        If the white level is not above the black level, or either is not known.
+    """
+    _levels(shot, params)
+
+
+def _levels(shot: Shot, params: IngestParams, where: str = "") -> tuple[Levels, float]:
+    black = shot.black_level if params.black_level is None else (params.black_level,) * 4
+    white = shot.white_level if params.white_level is None else params.white_level
+    if black is None or white is None:
+        raise RawFileError(f"{where}it states no black or white level; set ingest.black_level and .white_level")
+    if white <= max(black):
+        raise RawFileError(
+            f"{where}white level {white:g} is not above black level {max(black):g}; "
+            "set ingest.white_level and ingest.black_level, in the raw's own units"
+        )
+    return black, white
 
 
 def linearize(samples: NDArray[Any], black: Levels, white: float) -> Samples:
@@ -297,4 +310,6 @@ def _white_level(libraw: Any, samples: NDArray[Any]) -> float:
     return float(overall if np.count_nonzero(samples > lowest) > _ABOVE_WHITE * samples.size else lowest)
 
 
-INGEST = Stage(name="ingest", run=ingest, takes=RawFile, gives=Mosaic, params=IngestParams, cite=("dng171",))
+INGEST = Stage(
+    name="ingest", run=ingest, takes=RawFile, gives=Mosaic, params=IngestParams, check=check, cite=("dng171",)
+)

@@ -89,4 +89,8 @@ def refusal(path: Path, compression: int | None, exception: str, words: str) -> 
             return not_bayer(path, "it is a Foveon raw, three colors at each place")
     cause = CAUSES.get(exception, words)
     remedy = "Copy it again" if exception in ("LibRawIOError", "LibRawDataError") else _TO_DNG
-    return RawFileError(f"{path}: {cause}; expected a raw that LibRaw decodes. {remedy}")
+    refused = RawFileError(f"{path}: {cause}; expected a raw that LibRaw decodes. {remedy}")
+    # To LibRaw too a failing disk and a file that ends too early look the same; the latter is found in preflight, which
+    # reads a file once.
+    refused.transient = exception == "LibRawIOError"
+    return refused

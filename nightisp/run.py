@@ -19,6 +19,7 @@ from nightisp.engine import Engine, Plan
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.project import params_file, store_folder, weights_folders
 from nightisp.publish import check_writable
+from nightisp.retry import retried
 from nightisp.sources import Source
 from nightisp.store import Store
 
@@ -143,7 +144,7 @@ def execute(
     Parameters
     ----------
     through
-        How a scheduler performs one stage of one frame; by default in this thread.
+        How a scheduler performs one stage of one frame, and tries again what may pass; by default in this thread.
 
     Raises
     ------
@@ -158,7 +159,9 @@ def execute(
     observer.found(batch)
 
     def one_stage(plan: Plan, name: str) -> Performed:
-        return through(options, tree, plan, name) if through else perform(engine, plan, name, output)
+        if through:
+            return through(options, tree, plan, name)
+        return retried(lambda: perform(engine, plan, name, output), stop.wait)
 
     def one_frame(plan: Plan) -> FrameResult:
         return render_frame(engine, plan, options.until, one_stage, stop, observer.began)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from nightisp.batch import Batch, FrameResult, Stop, named, perform, prepare, render_all
 from nightisp.engine import Engine, Plan
-from nightisp.errors import NightispError, ParamsError, RawFileError, StageError
+from nightisp.errors import NightispError, ParamsError, RawFileError, StageError, is_transient
 from nightisp.manifest import Line, path, read, write
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES, index
 from nightisp.publish import check_writable
+from nightisp.retry import retried
 from nightisp.sources import Source
 
 
@@ -54,19 +55,21 @@ def run_stage(
     lines |= {(p.source.frame, str(p.source.path)): _line(root, p, batch) for p in batch.plans}
     last = output if name == NAMES[-1] else None
     faults: list[Exception] = []
+    stop = Stop()
 
     def render(plan: Plan) -> FrameResult:
         result = FrameResult(plan.source.frame, plan.source.path, stage=name)
         try:
-            perform(engine, plan, name, last)
+            retried(lambda: perform(engine, plan, name, last), stop.wait)
             result.outcome = "rendered"
-        except (RawFileError, StageError, ParamsError) as error:  # costs this frame, not the others
-            result.outcome, result.error = "failed", named(plan.source.path, error)
         except Exception as error:
-            faults.append(error)
+            if isinstance(error, RawFileError | StageError | ParamsError) and not is_transient(error):
+                result.outcome, result.error = "failed", named(plan.source.path, error)  # costs this frame only
+            else:
+                faults.append(error)
         return result
 
-    results = render_all(batch, render, workers=workers, memory=memory, stop=Stop())
+    results = render_all(batch, render, workers=workers, memory=memory, stop=stop)
     if faults:
         raise faults[0]
     for plan, result in zip(batch.plans, results, strict=True):

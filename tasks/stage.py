@@ -11,6 +11,7 @@ from prefect.states import Completed
 
 from nightisp.errors import is_transient
 from nightisp.pipeline import PIPELINE, index
+from nightisp.retry import WAITS_S
 from nightisp.run import Job
 
 
@@ -38,8 +39,8 @@ def stage_task(name: str) -> Task[..., Any]:
         task_run_name=f"{name} · {{frame}}",
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=2,
-        retry_delay_seconds=[1, 5],
+        retries=len(WAITS_S),
+        retry_delay_seconds=list(WAITS_S),
         retry_condition_fn=_is_fault_of_storage,
     )
 

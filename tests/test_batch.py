@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from nightisp.batch import BYTES_PER_PHOTOSITE, Batch, FrameResult, Stop, render_all, render_frame
-from nightisp.engine import Plan
+from nightisp.batch import BYTES_PER_PHOTOSITE, Batch, FrameResult, Stop, perform, prepare, render_all, render_frame
+from nightisp.engine import Engine, Plan
 from nightisp.errors import StageError
+from nightisp.models.weights import Compute, Library
 from nightisp.sources import Source
+from nightisp.store import Store
+from tests.frames import write_frame, write_pair
 
 
 def batch(count: int, photosites: int = 100) -> Batch:
@@ -84,3 +88,46 @@ def test_what_goes_wrong_is_the_outcome_of_the_frame(error: Exception, said: str
     assert str(result.error).startswith(said)
     assert result.stages == {"ingest": "computed"}
     assert result.seconds == {"ingest": 1.0}
+
+
+def write_dng_without_range(path: Path) -> Path:
+    """Write a DNG whose white level is as low as its black level."""
+    write_frame(path, 7)
+    whole = path.read_bytes()
+    white = struct.pack("<HHI", 50717, 4, 1)
+    assert whole.count(white) == 1
+    at = whole.index(white) + len(white)
+    path.write_bytes(whole[:at] + struct.pack("<I", 64) + whole[at + 4 :])
+    return path
+
+
+def test_levels_that_make_no_picture_are_refused_in_preflight(tmp_path: Path) -> None:
+    library = Library([tmp_path / "weights"])
+    engine = Engine(Store(tmp_path / "store"), library, Compute(library, "cpu"))
+    raws = tmp_path / "in"
+    write_frame(raws / "good.dng", 1)
+    write_pair(raws / "pair.png", 2, white_level=2048)
+    write_dng_without_range(raws / "camera.dng")
+
+    def refused(tree: dict[str, Any]) -> dict[str, str]:
+        prepared = prepare(engine, tree, [raws])
+        assert {p.source.frame for p in prepared.plans} | {r.frame for r in prepared.refused} == {
+            "good",
+            "pair",
+            "camera",
+        }
+        return {r.frame: str(r.error) for r in prepared.refused}
+
+    errors = refused({})
+    assert set(errors) == {"pair", "camera"}
+    for frame, name in (("pair", "pair.png"), ("camera", "camera.dng")):
+        assert errors[frame].startswith(f"{raws / name}: white level ")
+        assert "set ingest.white_level" in errors[frame]
+    # The parameters cure what a file says wrongly, for a batch or for one picture by its sidecar.
+    (raws / "pair.png.nightisp.yaml").write_text("ingest: {white_level: 63487}\n")
+    assert set(refused({})) == {"camera"}
+    assert refused({"ingest": {"black_level": 0}}) == {}
+    assert set(refused({"ingest": {"black_level": 65535}})) == {"good", "pair", "camera"}
+    for plan in prepare(engine, {"ingest": {"black_level": 0}}, [raws]).plans:
+        perform(engine, plan, "ingest", None)
+    assert refused({"ingest": {"black_level": 0}}) == {}  # told from the store now

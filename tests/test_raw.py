@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import exiv2
 import numpy as np
 import pytest
 import rawpy
@@ -13,7 +14,7 @@ import tifffile
 
 from nightisp import exif
 from nightisp.bayer import positions
-from nightisp.errors import RawFileError, RawFileNotFoundError, UnsupportedSensorError
+from nightisp.errors import RawFileError, RawFileNotFoundError, UnsupportedSensorError, is_transient
 from nightisp.image import CFA, Mosaic
 from nightisp.raw import INGEST, IngestParams, RawFile, ingest, inspect, linearize
 from nightisp.refusals import CAUSES, readable
@@ -78,6 +79,7 @@ def write_png(path: Path, samples: np.ndarray, color: int = 0) -> Path:
 
 
 PAIR = {"black_level": [100, 200, 300, 400], "white_level": 1100, "cfa_pattern": [1, 2, 0, 1]}
+ZERO_BY_ZERO = {"Fraction": [0, 0]}
 
 
 def write_pair(folder: Path, samples: np.ndarray, **fields: object) -> Path:
@@ -383,9 +385,12 @@ def test_pair_linearization_table(tmp_path: Path) -> None:
         ("cfa_pattern", [0, 1, 1, 3], "cfa_pattern is"),
         ("cfa_pattern", [-1, 1, 1, 0], "cfa_pattern is"),
         ("orientation", 9, "orientation is 9"),
+        ("orientation", ZERO_BY_ZERO, "orientation is"),
         ("color_matrix_1", [1, 2, 3], "color_matrix_1 is"),
-        ("noise_profile", [1, -1], "noise_profile is"),
-        ("camera_name", 7, "camera_name is 7"),
+        ("color_matrix_2", [ZERO_BY_ZERO] * 9, "color_matrix_2 is"),
+        ("color_matrix_1", [0] * 9, r"color_matrix_1 is \[0, .*; expected nine numbers, not all 0"),
+        ("white_level", [1, 2], r"white_level is \[1, 2\]; expected one finite number\. "),
+        ("white_level", ZERO_BY_ZERO, "white_level is"),
     ],
 )
 def test_pair_with_a_bad_field(tmp_path: Path, field: str, value: object, message: str) -> None:
@@ -395,9 +400,78 @@ def test_pair_with_a_bad_field(tmp_path: Path, field: str, value: object, messag
             look(path)
 
 
-def test_pair_white_below_black(tmp_path: Path) -> None:
-    with pytest.raises(RawFileError, match="white level 400 is not above black level 400"):
-        read(write_pair(tmp_path, np.ones((4, 4)), white_level=400))
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"linearization_table": [0, "a"]}, "linearization_table is"),
+        ({"color_matrix_1": list(range(9)), "calibration_illuminant_1": ZERO_BY_ZERO}, "calibration_illuminant_1 is"),
+    ],
+)
+def test_pair_with_a_bad_field_that_decoding_finds(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    path = write_pair(tmp_path, np.ones((4, 4)), **fields)
+    with pytest.raises(RawFileError, match=rf"shot\.json: {message}"):
+        inspect(path, decode=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known", "unknown"),
+    [
+        ("camera_name", 7, "camera", ""),
+        ("camera_name", ["Acme"], "camera", ""),
+        ("as_shot_neutral", [0, 0, 0], "as_shot_neutral", None),
+        ("as_shot_neutral", [ZERO_BY_ZERO] * 3, "as_shot_neutral", None),
+        ("as_shot_neutral", [0.5, 1], "as_shot_neutral", None),
+        ("as_shot_neutral", "daylight", "as_shot_neutral", None),
+        ("noise_profile", [1, -1], "noise_profile", ()),
+        ("noise_profile", [1e-4, 1e-6, 1e-4], "noise_profile", ()),
+        ("noise_profile", [1e-4, 1e-6, 3e-4, 1e-6, -1e-4, 1e-6, 1e-4, 1e-6], "noise_profile", ()),
+        ("noise_profile", [ZERO_BY_ZERO, 1e-6], "noise_profile", ()),
+    ],
+)
+def test_pair_with_an_unusable_field_that_can_be_done_without(
+    tmp_path: Path, field: str, value: object, known: str, unknown: object
+) -> None:
+    path = write_pair(tmp_path, np.ones((4, 4)), **{field: value})
+    for shot in (read(path).shot, inspect(path).shot, inspect(path, decode=True).shot):
+        assert getattr(shot, known) == unknown
+
+
+def test_pair_noise_of_each_photosite(tmp_path: Path) -> None:
+    # GBRG: green 2 and 6, blue 3, red 5 times 1e-4; the two greens are one plane.
+    noise = [2e-4, 2e-6, 3e-4, 3e-6, 5e-4, 5e-6, 6e-4, 6e-6]
+    shot = read(write_pair(tmp_path, np.ones((4, 4)), cfa_pattern=[1, 2, 0, 1], noise_profile=noise)).shot
+    np.testing.assert_allclose(shot.noise_profile, [(5e-4, 5e-6), (4e-4, 4e-6), (3e-4, 3e-6)])
+
+
+@pytest.mark.parametrize(
+    ("file", "params", "levels"),
+    [
+        ("pair", {}, "400 is not above black level 400"),
+        ("pair", {"black_level": 64}, None),
+        ("pair", {"white_level": 1100}, None),
+        ("pair", {"black_level": 500, "white_level": 450}, "450 is not above black level 500"),
+        ("dng", {}, "400 is not above black level 400"),
+        ("dng", {"black_level": 64}, None),
+        ("dng", {"white_level": 1100}, None),
+        ("dng", {"black_level": 1000}, "400 is not above black level 1000"),
+    ],
+)
+def test_check_says_what_ingest_will(tmp_path: Path, file: str, params: dict[str, float], levels: str | None) -> None:
+    if file == "pair":
+        path = write_pair(tmp_path, np.ones((4, 4)), white_level=400)
+    else:
+        path = write_dng(tmp_path / "shot.dng", np.full(SHAPE, 300, np.uint16), black=(100, 200, 300, 400), white=400)
+    shot, chosen = inspect(path, decode=True).shot, IngestParams(**params)
+    assert shot is not None
+    if levels is None:
+        INGEST.check(shot, chosen)
+        assert ingest(RawFile(path), chosen).samples.dtype == np.float32
+        return
+    with pytest.raises(RawFileError, match=rf"^white level {levels}; set ingest") as checked:
+        INGEST.check(shot, chosen)
+    with pytest.raises(RawFileError) as ingested:
+        ingest(RawFile(path), chosen)
+    assert str(ingested.value) == f"{path}: {checked.value}"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\udcff", "[" * 100_000])
@@ -485,13 +559,57 @@ def test_faults_of_the_disk_pass(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="I/O error") as caught, readable(path):
         raise OSError(5, "I/O error")
     assert not isinstance(caught.value, RawFileError)
+    assert is_transient(caught.value)
+
+
+@pytest.mark.parametrize(("error", "may_pass"), [("LibRawIOError", True), ("LibRawDataError", False)])
+def test_only_what_libraw_could_not_read_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, may_pass: bool
+) -> None:
+    path = write_dng(tmp_path / "a.dng", np.full(SHAPE, 600, np.uint16))
+
+    def fails(_: str) -> None:
+        raise getattr(rawpy, error)(b"of LibRaw")
+
+    monkeypatch.setattr(rawpy, "imread", fails)
+    with pytest.raises(RawFileError, match=r"a\.dng: ") as caught:
+        read(path)
+    assert is_transient(caught.value) is may_pass
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RawFileError, match="truncated") as caught:
+        read(path)
+    assert not is_transient(caught.value)
+
+
+def test_tags_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_dng(tmp_path / "a.dng", np.full(SHAPE, 600, np.uint16))
+    with pytest.raises(RawFileError, match=r"gone\.dng: its tags cannot be read \(.*Failed to open.*Try again"):
+        exif.read(tmp_path / "gone.dng")
+    (tmp_path / "b.dng").write_bytes(b"II*\0")  # as of a disk that fails while its first bytes are read
+    with pytest.raises(RawFileError, match=r"b\.dng: its tags cannot be read \(Failed to read input data\)"):
+        exif.read(tmp_path / "b.dng")
+
+    def fails(code: exiv2.ErrorCode) -> None:
+        def opened(*_: object) -> None:
+            raise exiv2.Exiv2Error(code, "as exiv2 says it")
+
+        monkeypatch.setattr(exiv2, "ImageFactory", SimpleNamespace(open=opened))
+
+    for code in (exiv2.ErrorCode.kerFailedToReadImageData, exiv2.ErrorCode.kerCorruptedMetadata):
+        fails(code)
+        with pytest.raises(RawFileError, match=r"a\.dng: its tags cannot be read \(as exiv2 says it\)") as caught:
+            inspect(path)
+        assert is_transient(caught.value)
+    fails(exiv2.ErrorCode.kerFileContainsUnknownImageType)
+    assert exif.read(path) == exif.Tags({})
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.dng", b"no picture at all, only words " * 100, "LibRaw knows no raw format"),
-        ("a.cr2", b"\xff\xd8\xff\xe0" + bytes(1000), "finished JPEG"),
+        ("a.cr2", b"\xff\xd8\xff\xd9" + bytes(1000), "finished JPEG"),
         ("a.gpr", b"II*\0" + bytes(1000), r"VC-5 \(GoPro's GPR\).*DNG Converter"),
         ("a.x3f", bytes(1000), "Foveon"),
     ],
