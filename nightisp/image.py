@@ -96,6 +96,15 @@ class Balance(_Record):
     method: str = "none"
 
 
+class NoiseFigures(_Record):
+    """The noise that denoising reckoned with, and how it knew."""
+
+    source: Literal["unknown", "blind", "file", "camera", "estimate"] = "unknown"
+    figures: tuple[tuple[float, float], ...] = Field(
+        default=(), description="(shot, read) of R, G and B: variance = shot x signal + read on [0, 1]"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """What the three states share; `samples` is float32, never modified in place."""
@@ -166,6 +175,7 @@ class Mosaic(Image):
     """One sample per photosite, (H, W), linear: 0 is black level, 1 is white level, nothing clipped."""
 
     cfa: CFA = field(kw_only=True)
+    noise: NoiseFigures = field(default=NoiseFigures(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +223,7 @@ _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "balance": Balance.model_validate,
     "window": lambda value: Window(*value),
     "cfa": CFA,
+    "noise": NoiseFigures.model_validate,
     "space": str,
     "reduction": int,
 }

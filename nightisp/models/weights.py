@@ -193,7 +193,8 @@ def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 -- siz
 def _loaded(path: Path, device: str) -> nn.Module:
     import torch
 
-    network = _empty(path, read_card(path))
+    card = read_card(path)
+    network = _empty(path, card)
     try:
         tensors = read_tensors(path, device)
     except torch.OutOfMemoryError as error:
@@ -201,6 +202,7 @@ def _loaded(path: Path, device: str) -> nn.Module:
     if difference := mismatch(network.state_dict(), tensors):
         raise WeightsMismatchError(f"{path}: does not fit its network: {difference}; import it again")
     network.load_state_dict(tensors, assign=True)
+    network.card = card  # what the network expects to see: a stage reads it where that differs between weights
     return network
 
 

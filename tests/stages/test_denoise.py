@@ -9,16 +9,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from nightisp.anscombe import stabilize  # noqa: E402
 from nightisp.bayer import pack  # noqa: E402
-from nightisp.errors import ImageShapeError  # noqa: E402
-from nightisp.image import CFA  # noqa: E402
+from nightisp.cameras import find_camera  # noqa: E402
+from nightisp.errors import ImageShapeError, NoGroundError, WeightsMismatchError  # noqa: E402
+from nightisp.image import CFA, Mosaic, NoiseFigures, Shot  # noqa: E402
 from nightisp.models import build  # noqa: E402
 from nightisp.stages import denoise as module  # noqa: E402
 from nightisp.stages.denoise import STAGE, DenoiseParams, denoise  # noqa: E402
-from tests.strategies import flat, mosaic, noise  # noqa: E402
+from tests.strategies import SHOT, flat, mosaic, noise  # noqa: E402
 from tests.tolerance import FLOAT32, NETWORK  # noqa: E402
 
-UNET = DenoiseParams(method="unet")
+UNET = DenoiseParams(method="unet", noise="blind")
 
 
 class Constant(torch.nn.Module):  # type: ignore[misc]
@@ -80,7 +82,9 @@ def test_strength_blends_linearly() -> None:
     network = Constant(0.3, -0.2, 0.1, -0.4)
     full = denoise(noisy, UNET, lambda name: network).samples
     for strength in (0.25, 0.5):
-        blended = denoise(noisy, DenoiseParams(method="unet", strength=strength), lambda name: network).samples
+        blended = denoise(
+            noisy, DenoiseParams(method="unet", noise="blind", strength=strength), lambda name: network
+        ).samples
         expected = (1 - strength) * noisy.samples + strength * full
         assert np.abs(blended - expected).max() < FLOAT32
 
@@ -120,3 +124,88 @@ def test_odd_sizes_are_refused() -> None:
 def test_weights_are_those_of_the_chosen_method() -> None:
     assert STAGE.weights(DenoiseParams(method="none")) == ()
     assert STAGE.weights(DenoiseParams(method="unet", weights="mine")) == ("mine",)
+
+
+TOLD = DenoiseParams(method="unet")
+SILENT = Constant(0, 0, 0, 0)
+PER_COLOR = ((1e-3, 1e-6), (2e-3, 2e-6), (3e-3, 3e-6))
+
+
+@pytest.mark.parametrize("cfa", list(CFA))
+def test_a_network_that_is_told_sees_stabilized_planes(cfa: CFA) -> None:
+    network = Constant(0, 0, 0, 0)
+    noisy = mosaic(noise(8, 16, low=-0.05, high=1.2), cfa, SHOT.model_copy(update={"noise_profile": PER_COLOR}))
+    result = denoise(noisy, TOLD, lambda name: network)
+    packed = pack(noisy.samples, cfa)
+    for plane, (shot, read) in enumerate((PER_COLOR[0], PER_COLOR[1], PER_COLOR[2], PER_COLOR[1])):
+        np.testing.assert_allclose(network.seen[0, plane], stabilize(packed[..., plane], shot, read), rtol=1e-5)
+    assert result.noise == NoiseFigures(source="file", figures=PER_COLOR)
+    assert result.samples.max() > 1  # nothing is clipped
+
+
+def test_stabilized_residuals_weigh_more_where_there_is_more_noise() -> None:
+    """One deviation of noise: 0.0292 at 0.85 of white with shot noise 1e-3, a thirtieth of that in the dark."""
+    samples = np.zeros((8, 8), np.float32)
+    samples[:, 4:] = 0.85
+    shot = SHOT.model_copy(update={"noise_profile": ((1e-3, 1e-6),)})
+    one, none = (
+        denoise(mosaic(samples, shot=shot), TOLD, lambda name, r=residual: Constant(r, r, r, r)).samples
+        for residual in (1.0, 0.0)
+    )
+    difference = one - none
+    assert difference[4, 6] == pytest.approx((1e-3 * 0.85 + 1e-6) ** 0.5, rel=0.02)
+    assert 0.0005 < difference[4, 1] < 0.002
+
+
+@pytest.mark.parametrize(
+    ("shot", "source"),
+    [
+        (SHOT, "file"),
+        (Shot(camera="NIKON CORPORATION NIKON D850", iso=3200), "camera"),
+        (Shot(camera="Nikon D850", iso=3200, noise_profile=((0.0, 0.0),)), "camera"),
+        (Shot(camera="Nikon D850", iso=10**7), "estimate"),
+        (Shot(camera="Nikon D850"), "estimate"),
+        (Shot(), "estimate"),
+    ],
+)
+def test_the_noise_is_known_from_file_camera_or_mosaic(shot: Shot, source: str) -> None:
+    noisy = mosaic(noise(96, 96, low=0.0, high=0.05), shot=shot)
+    found = denoise(noisy, TOLD, lambda name: SILENT).noise
+    assert found.source == source
+    assert len(found.figures) == 3
+    if source == "camera":
+        camera = find_camera("Nikon D850")
+        assert camera is not None
+        assert found.figures[1] == camera.noise(3200)
+
+
+def test_figures_survive_the_store() -> None:
+    result = denoise(mosaic(noise(8, 8)), TOLD, lambda name: SILENT)
+    assert Mosaic.restore(result.stored(), result.state()).noise == result.noise
+
+
+@pytest.mark.parametrize("source", ["file", "camera"])
+def test_figures_that_are_not_there_are_named_before_any_pixel(source: str) -> None:
+    params = DenoiseParams.model_validate({"method": "unet", "noise": source})
+    shot = Shot(camera="a camera of nobody", iso=3200)
+    with pytest.raises(NoGroundError, match="estimate"):
+        STAGE.check(shot, params)
+    STAGE.check(shot, DenoiseParams(method="none", noise="file"))
+    STAGE.check(SHOT.model_copy(update={"camera": "Nikon D850"}), params)
+
+
+def card(network: Any, **values: Any) -> Any:
+    network.card = values
+    return network
+
+
+def test_weights_say_whether_they_are_to_be_told() -> None:
+    noisy = mosaic(noise(8, 8))
+    told, blind = card(Constant(0, 0, 0, 0), sees="stabilized"), card(Constant(0, 0, 0, 0))
+    assert denoise(noisy, TOLD, lambda name: told).noise.source == "file"
+    assert denoise(noisy, TOLD, lambda name: blind).noise.source == "blind"
+    assert denoise(noisy, UNET, lambda name: blind).noise.source == "blind"
+    with pytest.raises(WeightsMismatchError, match=r"denoise\.noise is blind, but these weights are told"):
+        denoise(noisy, UNET, lambda name: told)
+    with pytest.raises(WeightsMismatchError, match=r"denoise\.noise is estimate, but these weights are blind"):
+        denoise(noisy, DenoiseParams(method="unet", noise="estimate"), lambda name: blind)
