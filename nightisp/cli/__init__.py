@@ -11,8 +11,10 @@ import sys
 import typer
 
 from nightisp import __version__
-from nightisp.cli import cache, flow, params, raw, stage, weights
+from nightisp.cli import cache, flow, models, params, raw, stage, weights
 from nightisp.cli.doctor import doctor
+from nightisp.cli.synthesize import synthesize
+from nightisp.cli.train import train
 from nightisp.errors import NightispError
 
 app = typer.Typer(
@@ -26,8 +28,11 @@ app.add_typer(stage.app, name="stage")
 app.add_typer(cache.app, name="cache")
 app.add_typer(raw.app, name="raw")
 app.add_typer(weights.app, name="weights")
+app.add_typer(models.app, name="models")
 app.add_typer(params.app, name="params")
 app.command()(doctor)
+app.command()(train)
+app.command()(synthesize)
 
 
 def _version(asked: bool) -> None:

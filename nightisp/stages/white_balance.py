@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nightisp.bayer import apply_gains, colors_in, to_half_rgb
 from nightisp.colorimetry import kelvin_to_neutral
-from nightisp.errors import NoGroundError
+from nightisp.errors import NoGroundError, WeightsMismatchError
 from nightisp.image import Balance, Mosaic, Samples, Shot, Triple
 from nightisp.stage import Networks, Params, Stage
 
@@ -148,16 +149,77 @@ def _power_mean(samples: Samples, norm: float) -> float:
     return float(np.mean(np.clip(samples, 0, 1).astype(np.float64) ** norm) ** (1 / norm))
 
 
+class Sees(Params):
+    """What an FC4 model was trained to see, as its card says under `sees`; the published models see all there is."""
+
+    longest: int | None = Field(None, ge=33, le=4096, description="longer side that the picture is shrunk to")
+    brightness: Literal["as_is", "normalized"] = Field("as_is", description="whether all pictures are equally bright")
+
+
+BRIGHT = 99.0
+"""Percentile of the brightest color of each pixel that becomes 1 where brightness is normalized."""
+
+
 def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None) -> list[Triple]:
-    """Ask each FC4 model for the illuminant of the half-size RGB picture, gamma 2.2; one set of gains a model."""
+    """Ask each FC4 model for the illuminant of the half-size RGB picture, as it sees it; one set of gains a model."""
     assert networks is not None, "fc4 needs networks"
     from nightisp.models import fc4  # noqa: F401 - the key of this stage stands on the network's code
     from nightisp.models.evaluation import evaluate
 
-    rgb = np.clip(to_half_rgb(mosaic.samples, mosaic.cfa), 0, 1) ** np.float32(1 / 2.2)  # (H/2, W/2, 3)
-    planes = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
-    votes = (evaluate(networks(name), planes)[0] for name in names)
-    return [to_gains((float(r), float(g), float(b))) for r, g, b in votes]
+    rgb, votes = to_half_rgb(mosaic.samples, mosaic.cfa), []  # (H/2, W/2, 3)
+    for name in names:
+        network = networks(name)
+        r, g, b = evaluate(network, as_seen(rgb, read_sees(name, getattr(network, "card", {}))))[0]
+        votes.append(to_gains((float(r), float(g), float(b))))
+    return votes
+
+
+def read_sees(name: str, card: Mapping[str, Any]) -> Sees:
+    """Return what the card of the weights called `name` says that they see; the published way if it says nothing.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If the card asks for something that this nightisp cannot prepare.
+    """
+    try:
+        return Sees.model_validate(card.get("sees", {}))
+    except ValidationError as error:
+        raise WeightsMismatchError(
+            f"{name}: its card says sees: {card['sees']!r}; expected longest (33 to 4096) and brightness (as_is or "
+            "normalized); import the weights again, or install the nightisp that they were trained with"
+        ) from error
+
+
+def as_seen(rgb: Samples, sees: Sees) -> Samples:
+    """Prepare a half-size picture for FC4.
+
+    Shrinking comes before clipping at black, so that noise below black is averaged out and does not tint the dark.
+
+    Parameters
+    ----------
+    rgb
+        Linear camera RGB, float32 (H, W, 3), 0 = black level, 1 = white level; not clipped.
+    sees
+        How large and how bright the network wants it.
+
+    Returns
+    -------
+    Samples
+        Planes, float32 (3, h, w), in [0, 1], encoded by a gamma of 1 / 2.2.
+    """
+    height, width = rgb.shape[:2]
+    if sees.longest is not None and max(height, width) > sees.longest:
+        import cv2
+
+        scale = sees.longest / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        rgb = np.asarray(cv2.resize(np.minimum(rgb, 1), size, interpolation=cv2.INTER_AREA), np.float32)
+    if sees.brightness == "normalized":
+        bright = float(np.percentile(rgb.max(axis=-1), BRIGHT))
+        rgb = rgb / np.float32(max(bright, 1e-6))
+    encoded = np.clip(rgb, 0, 1) ** np.float32(1 / 2.2)
+    return np.ascontiguousarray(np.moveaxis(encoded, -1, 0))
 
 
 def _weights(params: WhiteBalanceParams) -> tuple[str, ...]:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from nightisp.errors import NoGroundError
+from nightisp.errors import NoGroundError, WeightsMismatchError
 from nightisp.image import CFA, ColorMatrix, Mosaic, Shot, Triple, Window
 from nightisp.stages.white_balance import (
     STAGE,
+    Sees,
     WhiteBalanceParams,
+    as_seen,
     check,
     mix_by_trimmed_mean,
+    read_sees,
     to_gains,
     white_balance,
 )
@@ -211,6 +214,50 @@ def test_fc4_with_as_shot(networks: Any) -> None:
 def test_fc4_that_sees_no_light(networks: Any) -> None:
     with pytest.raises(NoGroundError, match="no light"):
         gains(mosaic(noise(6, 8)), networks, method="fc4", weights=("dark",))
+
+
+def test_fc4_with_a_card_sees_a_small_bright_picture(networks: Any) -> None:
+    """80 x 120 photosites are 40 x 60 pixels; 60 wide is shrunk to 36. Red is brightest: it becomes 1."""
+    networks("a").card = {"sees": {"longest": 36, "brightness": "normalized"}}
+    assert gains(mosaic(flat((0.04, 0.01, 0.02), 80, 120)), networks, method="fc4", weights=("a",)) == (2, 1, 4)
+    seen = networks("a").seen
+    assert seen.shape == (1, 3, 24, 36)
+    expected = np.array([1, 0.25, 0.5]) ** (1 / 2.2)
+    assert np.abs(seen[0] - expected[:, None, None]).max() < FLOAT32
+
+
+def test_fc4_with_a_card_averages_noise_before_it_clips_at_black(networks: Any) -> None:
+    networks("a").card = {"sees": {"longest": 40}}
+    samples = flat((0.01, 0.01, 0.01), 640, 640)
+    samples += np.random.default_rng(3).normal(0, 0.02, samples.shape).astype(np.float32)
+    gains(mosaic(samples), networks, method="fc4", weights=("a",))
+    averaged = networks("a").seen[0, 0] ** 2.2  # 64 photosites each: a deviation of 0.0025
+    assert averaged.mean() == pytest.approx(0.01, abs=0.0005)
+
+
+def test_without_a_card_the_picture_is_the_published_one_to_the_bit() -> None:
+    rgb = np.random.default_rng(4).normal(0.3, 0.4, (300, 401, 3)).astype(np.float32)
+    published = np.moveaxis(np.clip(rgb, 0, 1) ** np.float32(1 / 2.2), -1, 0)
+    assert np.array_equal(as_seen(rgb, read_sees("fc4", {})), published)
+
+
+def test_each_fc4_sees_what_its_own_card_says(networks: Any) -> None:
+    networks("a").card = {"sees": {"longest": 40}}
+    networks("b").card = {}
+    gains(mosaic(noise(120, 160)), networks, method="fc4", weights=("a", "b"))
+    assert networks("a").seen.shape == (1, 3, 30, 40)
+    assert networks("b").seen.shape == (1, 3, 60, 80)
+
+
+@pytest.mark.parametrize("sees", [{"longest": 8}, {"brightness": "dazzling"}, {"widest": 128}, "stabilized"])
+def test_a_card_that_asks_for_something_else_is_refused(networks: Any, sees: Any) -> None:
+    networks("a").card = {"sees": sees}
+    with pytest.raises(WeightsMismatchError, match=r"a: its card says sees: .*expected longest"):
+        gains(mosaic(noise(6, 8)), networks, method="fc4", weights=("a",))
+
+
+def test_black_stays_black_when_brightness_is_normalized() -> None:
+    assert not as_seen(np.full((4, 4, 3), -0.01, np.float32), Sees(brightness="normalized")).any()
 
 
 def test_weights_are_those_of_the_chosen_method() -> None:

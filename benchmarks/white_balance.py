@@ -1,0 +1,115 @@
+"""Measure FC4 against gray world and Shades of Gray: angular errors on light that was measured with a gray card.
+
+None of these pictures is trained on. The camera images are linear and small; the measured night illuminants come
+without pictures, so that held-out photographs are lit by them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nightisp.bayer import PHASE, unpack
+from nightisp.errors import NoGroundError
+from nightisp.image import Mosaic, Shot, Window
+from nightisp.models.weights import Compute, Library
+from nightisp.stages.white_balance import WhiteBalanceParams, white_balance
+from nightisp.training.illuminants import degrees, lit, summary
+from nightisp.training.photographs import read_photographs, shrunk
+from nightisp.training.scenes import draw_scene, expose, packed_light
+
+SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
+METHODS = ("gray_world", "shades_of_gray", "fc4")
+Sample = tuple[NDArray[np.float32], NDArray[np.float64]]  # mosaic, illuminant
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks/white_balance.py", description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of weights")
+    parser.add_argument("--name", default="fc4", help="of the weights")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    networks = Compute(Library([options.weights]), "cpu")
+    sets = {"cc2018": gehler_shi, "imx135": imx135, "night illuminants": night_illuminants}
+    figures = {name: measure(samples(), networks, options.name) for name, samples in sets.items()}
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    print(as_table(figures))
+
+
+def measure(samples: Iterator[Sample], networks: Any, name: str) -> dict[str, dict[str, float]]:
+    """Return the summary of angular errors by method; a picture that gives no light to judge by counts 90 degrees."""
+    errors: dict[str, list[float]] = {method: [] for method in METHODS}
+    for mosaic, illuminant in samples:
+        picture = Mosaic(mosaic, cfa=PHASE, shot=Shot(), window=Window(0, 0, *mosaic.shape))
+        for method, found in errors.items():
+            params = WhiteBalanceParams.model_validate({"method": method, "weights": (name,)})
+            try:
+                red, green, blue = white_balance(picture, params, networks).balance.gains
+                found.append(degrees((1 / red, 1 / green, 1 / blue), illuminant))
+            except NoGroundError:
+                found.append(90.0)
+    return {method: {"pictures": len(found), **summary(found)} for method, found in errors.items()}
+
+
+def gehler_shi() -> Iterator[Sample]:
+    """Give 382 images of two Canon cameras."""
+    archive = np.load(SHARED / "data/awb/cc2018_64px.npz")
+    for image, illuminant in zip(archive["images"], archive["illuminants"], strict=True):
+        yield as_mosaic(image), illuminant.astype(np.float64)
+
+
+def imx135() -> Iterator[Sample]:
+    """Give ten images of a Sony IMX135."""
+    for path in sorted((SHARED / "data/awb/imx135").glob("*.png")):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise SystemExit(f"{path}: is no picture that can be read")
+        measured = json.loads(path.with_suffix(".json").read_text())["illuminant_color_raw"]
+        yield as_mosaic(np.asarray(image, np.uint16)[..., ::-1]), np.array(measured).ravel()
+
+
+def night_illuminants() -> Iterator[Sample]:
+    """Give held-out photographs, lit by 45 illuminants measured at night, on other cameras' sensors with noise."""
+    photographs = read_photographs([SHARED / "data/photos", SHARED / "data/night"], longest=512).held_out
+    measured = np.loadtxt(SHARED / "data/awb/night_illuminants_s20.csv", delimiter=",", skiprows=1)
+    for number, (red, green, blue) in enumerate(measured.tolist()):
+        rng = np.random.default_rng((45, number))
+        photograph = shrunk(photographs[number % len(photographs)], 1.0)
+        while True:
+            scene = replace(draw_scene(rng), illuminant=(red / green, 1.0, blue / green))
+            try:
+                light, illuminant = lit(photograph, scene, None, rng)
+                break
+            except NoGroundError:  # a camera whose matrix knows no such light
+                continue
+        yield unpack(expose(packed_light(light), scene, rng)), illuminant.astype(np.float64)
+
+
+def as_mosaic(image: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return a mosaic whose half-size picture is a 16-bit linear image."""
+    linear = image.astype(np.float32) / np.float32(65535)
+    return unpack(linear[..., [0, 1, 2, 1]])
+
+
+def as_table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
+    columns = ("pictures", "mean", "median", "trimean", "best25", "worst25")
+    rows = [f"| | | {' | '.join(columns)} |", f"| --- | --- |{' --- |' * len(columns)}"]
+    for name, methods in figures.items():
+        for method, row in methods.items():
+            numbers = " | ".join(f"{row[c]:.0f}" if c == "pictures" else f"{row[c]:.2f}" for c in columns)
+            rows.append(f"| {name} | {method} | {numbers} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""`nightisp train`: weights from photographs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from nightisp.cli.common import DeviceOption
+
+if TYPE_CHECKING:
+    from nightisp.training.loop import Progress
+
+
+def train(
+    stage: Annotated[str, typer.Argument(help="denoise, white_balance, refine or super_resolution.")],
+    photographs: Annotated[
+        list[Path], typer.Option("--photographs", help="Folder of finished photographs; repeatable.")
+    ],
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Settings. [default: training/params.yaml, if it is there]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; repeatable.")
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Where each run keeps checkpoint, curve and metrics.")] = Path(
+        "training/runs"
+    ),
+    output: Annotated[Path, typer.Option("--output", help="Folder for the weights.")] = Path("weights"),
+    name: Annotated[str | None, typer.Option("--name", help="What to call the weights. [default: the network]")] = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads on the CPU.")] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option("--sources", help="Table (TSV: file, source, licence) to take the photographs' licenses from."),
+    ] = None,
+) -> None:
+    """Train the network of a stage on photographs; a run that was broken off goes on from its checkpoint."""
+    from nightisp.models.weights import Compute, Library
+    from nightisp.training.export import export
+    from nightisp.training.loop import limit_threads
+    from nightisp.training.loop import train as run
+    from nightisp.training.photographs import read_photographs, write_sources
+    from nightisp.training.tasks import TRAINERS, open_task, read_params
+
+    default = Path("training/params.yaml")
+    chosen = read_params(stage, params or (default if default.is_file() else None), settings or ())
+    name = name or TRAINERS[stage].name
+    where = str(Compute(Library(()), device).device)
+    limit_threads(threads)
+    pictures = read_photographs(photographs)
+    task = open_task(stage, chosen, pictures)
+    with _Bar(task.schedule.steps, name) as bar:
+        network, progress = run(task, runs / name, where, bar.show)
+    target = output / f"{name}.safetensors"
+    listed = write_sources(pictures, sources, output / "photographs.tsv") if sources else {}
+    card = export(
+        task, network, progress, target, device=where, command=_command(), photographs={**pictures.card, **listed}
+    )
+    typer.echo(f"wrote {target}: {', '.join(f'{k} {v:.4g}' for k, v in card['training']['metrics'].items())}")
+
+
+def _command() -> str:
+    return shlex.join(["nightisp", *sys.argv[1:]])
+
+
+class _Bar:
+    """A bar on a terminal, a line at each validation elsewhere."""
+
+    def __init__(self, steps: int, name: str) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        if not self._live:
+            self._console.width = 1000
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, TimeRemainingColumn(), console=self._console, disable=not self._live)
+        self._name, self._steps, self._said = name, steps, 0
+        self._task = self._bar.add_task(name, total=steps)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Show a step."""
+        said = " ".join(f"{name} {value:.3f}" for name, value in list(progress.metrics.items())[:1])
+        self._bar.update(
+            self._task, completed=progress.step, description=f"{self._name} loss {progress.loss:.4f} {said}"
+        )
+        if not self._live and len(progress.curve) > self._said:
+            self._said = len(progress.curve)
+            everything = " ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items())
+            said = f"{progress.step}/{self._steps} {progress.seconds:.0f} s loss {progress.loss:.4f} {everything}"
+            self._console.print(said)

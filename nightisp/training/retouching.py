@@ -1,0 +1,232 @@
+"""What MWISPNet learns: to make of what the first six stages give the picture that a photographer would finish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from nightisp.bayer import PHASE, apply_gains
+from nightisp.image import Balance, DisplayImage, LinearImage, Mosaic, Samples, Shot
+from nightisp.metrics import ciede2000, psnr, ssim
+from nightisp.models import PRESETS, build
+from nightisp.noise import add_noise
+from nightisp.stage import Params
+from nightisp.stages import color, demosaic, tone
+from nightisp.stages.white_balance import to_gains
+from nightisp.training.inversion import sample_mosaic
+from nightisp.training.loop import Arrays, Metrics, Schedule
+from nightisp.training.photographs import Photographs, shrunk, varied
+from nightisp.training.scenes import Scene, balanced_light, draw_scene, light_on_sensor
+
+Array = NDArray[np.float32]
+REDUCTION = 4
+
+
+class RefineTraining(Params):
+    """How MWISPNet is trained."""
+
+    widths: tuple[int, int, int] = Field((48, 72, 96), description="features of the network at 1/8, 1/16 and 1/32")
+    blocks: int = Field(8, ge=1, description="residual blocks of each of its groups")
+    reduction: int = Field(8, ge=1, description="of its channel attention")
+    crop: int = Field(256, ge=64, multiple_of=32, description="side of a sample")
+    pictures: int = Field(24, ge=1, description="rendered pictures in a pool")
+    scale: tuple[float, float] = Field((0.25, 0.8), description="bounds of the factor that photographs are shrunk by")
+    exposure_ev: tuple[float, float] = Field((-1.0, 0.7), description="mean and deviation of how wrong the exposure is")
+    cast: float = Field(0.06, ge=0, description="deviation of the logarithm of the gains of red and blue")
+    noise: tuple[float, float] = Field((0.01, 0.15), description="bounds of the share of variance that denoising left")
+    schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}), description="of the optimizer")
+
+
+@dataclass
+class Retouching:
+    """The task of `nightisp train refine`; see `nightisp.training.loop.Task`."""
+
+    params: RefineTraining
+    photographs: Photographs
+    stage: str = field(default="refine", init=False)
+    network: str = field(default="mwispnet", init=False)
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """What differs from the preset."""
+        ours = {name: getattr(self.params, name) for name in ("widths", "blocks", "reduction")}
+        return {name: value for name, value in ours.items() if value != PRESETS[self.network][name]}
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the optimizer."""
+        return self.params.schedule
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Parameters and digest of the photographs."""
+        return {**self.params.model_dump(mode="json", exclude={"schedule"}), "photographs": self.photographs.digest}
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What the weights expect to see."""
+        return {"sees": "what tone gives"}
+
+    def build(self) -> nn.Module:
+        """Return a network that only averages 4 x 4 pixels: what is to be bettered is where it begins."""
+        network = build(self.network, **self.overrides)
+        _begin_as_average(network)
+        return network
+
+    def pool(self, rng: np.random.Generator) -> list[tuple[Array, Array]]:
+        """Return pictures as the first six stages render them, each with the photograph to be made of it."""
+        pairs = []
+        for number in rng.integers(len(self.photographs.training), size=self.params.pictures):
+            photograph = _cut(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
+            if min(photograph.shape[:2]) >= self.params.crop:
+                pairs.append((render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
+        return pairs
+
+    def draw(self, pool: list[tuple[Array, Array]], rng: np.random.Generator) -> Arrays:
+        """Return crops of rendered pictures, and of the photographs at a quarter of the size."""
+        side, samples = self.params.crop, []
+        for number in rng.integers(len(pool), size=self.schedule.batch):
+            rendered, finished = pool[number]
+            top, left = (int(rng.integers((length - side) // REDUCTION + 1)) for length in rendered.shape[:2])
+            seen = rendered[top * REDUCTION :, left * REDUCTION :][:side, :side]
+            wanted = finished[top:, left:][: side // REDUCTION, : side // REDUCTION]
+            samples.append((_planes(seen), _planes(wanted)))
+        return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+
+    def draw_night(self, rng: np.random.Generator, photograph: Array) -> Night:
+        """Draw what went wrong between a photograph and what the stages give."""
+        scene = draw_scene(rng)
+        lit = np.clip(balanced_light(photograph, scene) * np.array(scene.illuminant, np.float32), 0, 1)
+        mean, deviation = self.params.exposure_ev
+        level = float(lit.mean()) * 2.0 ** float(np.clip(rng.normal(mean, deviation), -3, 1))
+        red, blue = np.exp(rng.normal(0, self.params.cast, 2)).tolist()
+        left = float(np.exp(rng.uniform(*np.log(self.params.noise))))
+        return Night(replace(scene, level=level), (red, 1.0, blue), left, "dng" if rng.random() < 0.7 else "published")
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return the mean absolute difference to the photograph."""
+        seen, wanted = batch
+        return F.l1_loss(network(seen).float(), wanted)
+
+    def validate(self, network: nn.Module) -> Metrics:
+        """Return by how much held-out pictures come nearer to the photographs than what the stages gave."""
+        device = next(network.parameters()).device
+        rows = []
+        for rendered, finished in self.held_out:
+            seen = torch.from_numpy(_planes(rendered)).unsqueeze(0).to(device)
+            refined = np.clip(network(seen).float()[0].permute(1, 2, 0).cpu().numpy(), 0, 1)
+            rows.append([*_measured(refined, finished), *_measured(_quarter(rendered), finished)])
+        ours, delta, similar, before, delta_before, similar_before = np.mean(rows, axis=0).tolist()
+        return {
+            "gain": ours - before,
+            "psnr": ours,
+            "psnr_unrefined": before,
+            "ciede2000": delta,
+            "ciede2000_unrefined": delta_before,
+            "ssim": similar,
+            "ssim_unrefined": similar_before,
+        }
+
+    @cached_property
+    def held_out(self) -> list[tuple[Array, Array]]:
+        """Held-out photographs, three nights each: rendered (H, W, 3), and the photograph at a quarter of the size."""
+        pairs = []
+        for number, pixels in enumerate(self.photographs.held_out):
+            photograph = _cut(shrunk(pixels, 0.5), 32)
+            for night in range(3):
+                rng = np.random.default_rng((2023, number, night))
+                pairs.append((render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
+        return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """A scene, and what the stages before refinement leave wrong about it.
+
+    `cast` multiplies the true gains, `left` is the share of the noise's variance that denoising left, `matrix` is
+    `color.matrix`.
+    """
+
+    scene: Scene
+    cast: tuple[float, float, float]
+    left: float
+    matrix: str
+
+
+def render(photograph: Array, night: Night, rng: np.random.Generator) -> Samples:
+    """Return what `demosaic`, `color` and `tone` make of a night: display light, float32 (H, W, 3) in [0, 1].
+
+    Denoising and white balance stand for themselves: less noise, and gains that are off by a cast.
+    """
+    scene = night.scene
+    light = sample_mosaic(light_on_sensor(photograph, scene), PHASE).astype(np.float32)
+    shot, read = scene.noise[1]
+    noisy = np.minimum(add_noise(light, shot * night.left, read * night.left, rng), 1)
+    r, g, b = (gain * off for gain, off in zip(to_gains(scene.illuminant), night.cast, strict=True))
+    gains = (r, g, b)
+    mosaic = Mosaic(
+        apply_gains(noisy, PHASE, gains),
+        cfa=PHASE,
+        shot=Shot(color_matrices=(scene.matrix,)),
+        balance=Balance(gains=gains, method="gains"),
+    )
+    linear: LinearImage = demosaic.STAGE(mosaic, demosaic.STAGE.params())
+    linear = color.STAGE(linear, color.ColorParams.model_validate({"matrix": night.matrix}))
+    rendered: DisplayImage = tone.STAGE(linear, tone.STAGE.params())
+    return rendered.samples
+
+
+def _begin_as_average(network: Any) -> None:
+    """Set a fresh MWISPNet so that it gives the mean of each 4 x 4 pixels.
+
+    The first convolution sees, for each color, the wavelet bands of four interleaved quarter-size pictures. Their mean
+    over the four is what the last convolution is to give; all groups and both upper levels begin silent.
+    """
+    with torch.no_grad():
+        entry, last = network.down1[0], network.up3[1]
+        for convolution in (entry, last):
+            convolution.weight.mul_(0.1)
+            convolution.bias.zero_()
+        for target in range(12):
+            channel, band = divmod(target, 4)
+            entry.weight[target].zero_()
+            for interleaved in range(4):
+                entry.weight[target, (channel * 4 + interleaved) * 4 + band, 1, 1] = 0.25
+            last.weight[target].zero_()
+            last.weight[target, target, 1, 1] = 1.0
+        network.down1[1].weight.fill_(1.0)  # PReLU that lets everything pass
+        for name, module in network.named_modules():
+            if name.endswith(".rg"):
+                module[-1].weight.mul_(0.01)
+                module[-1].bias.zero_()
+        for level in (network.up1[0], network.up2[1]):
+            level.weight.mul_(0.01)
+            level.bias.zero_()
+
+
+def _cut(photograph: Array, multiple: int) -> Array:
+    height, width = (side // multiple * multiple for side in photograph.shape[:2])
+    return photograph[:height, :width]
+
+
+def _quarter(pixels: Array) -> Array:
+    height, width = (side // REDUCTION for side in pixels.shape[:2])
+    blocks = pixels.reshape(height, REDUCTION, width, REDUCTION, 3)
+    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
+
+
+def _planes(pixels: Array) -> Array:
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _measured(picture: Array, reference: Array) -> tuple[float, float, float]:
+    return psnr(picture, reference), ciede2000(picture, reference), ssim(picture, reference)
