@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from nightisp.cli.common import DeviceOption
+from nightisp.cli.common import DeviceOption, open_library
+from nightisp.project import params_file
 
 if TYPE_CHECKING:
     from nightisp.training.loop import Progress
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 def train(
     stage: Annotated[str, typer.Argument(help="denoise, white_balance, refine or super_resolution.")],
     photographs: Annotated[
-        list[Path], typer.Option("--photographs", help="Folder of finished photographs; repeatable.")
-    ],
+        list[Path] | None, typer.Option("--photographs", help="Folder of finished photographs; repeatable.")
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="refine only: folder of raws with the pictures that you made of them beside."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", metavar="NAME", help="Weights to begin with. [default: none]")
+    ] = None,
     params: Annotated[
         Path | None, typer.Option("--params", help="Settings. [default: training/params.yaml, if it is there]")
     ] = None,
@@ -42,28 +50,39 @@ def train(
     ] = None,
 ) -> None:
     """Train the network of a stage on photographs; a run that was broken off goes on from its checkpoint."""
-    from nightisp.models.weights import Compute, Library
+    from nightisp.errors import ParamsError
+    from nightisp.models.weights import Compute
     from nightisp.training.export import export
     from nightisp.training.loop import limit_threads
     from nightisp.training.loop import train as run
     from nightisp.training.photographs import read_photographs, write_sources
-    from nightisp.training.tasks import TRAINERS, open_task, read_params
+    from nightisp.training.tasks import TRAINERS, open_pairs, open_task, read_params
 
     default = Path("training/params.yaml")
     chosen = read_params(stage, params or (default if default.is_file() else None), settings or ())
+    if bool(photographs) == bool(pairs) or (pairs and stage != "refine"):
+        raise ParamsError("expected --photographs FOLDER, or for refine --pairs FOLDER in its place")
     name = name or TRAINERS[stage].name
-    where = str(Compute(Library(()), device).device)
+    compute = Compute(open_library(None), device)
+    where = str(compute.device)
     limit_threads(threads)
-    pictures = read_photographs(photographs)
-    task = open_task(stage, chosen, pictures)
+    if pairs:
+        task, card = open_pairs(chosen, pairs, runs / name / "pairs", params_file(None), compute, _say)
+    else:
+        pictures = read_photographs(photographs or [])
+        task, card = open_task(stage, chosen, pictures), pictures.card
+        if sources:
+            card |= write_sources(pictures, sources, output / "photographs.tsv")
     with _Bar(task.schedule.steps, name) as bar:
-        network, progress = run(task, runs / name, where, bar.show)
+        network, progress = run(task, runs / name, where, bar.show, start=compute(start) if start else None)
     target = output / f"{name}.safetensors"
-    listed = write_sources(pictures, sources, output / "photographs.tsv") if sources else {}
-    card = export(
-        task, network, progress, target, device=where, command=_command(), photographs={**pictures.card, **listed}
-    )
-    typer.echo(f"wrote {target}: {', '.join(f'{k} {v:.4g}' for k, v in card['training']['metrics'].items())}")
+    written = export(task, network, progress, target, device=where, command=_command(), photographs=card)
+    figures = ", ".join(f"{k} {v:.4g}" for k, v in written["training"]["metrics"].items())
+    typer.echo(f"wrote {target}: {figures}")
+
+
+def _say(what: str) -> None:
+    typer.echo(what, err=True)
 
 
 def _command() -> str:

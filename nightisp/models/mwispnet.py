@@ -81,7 +81,7 @@ class _Analysis(_Wavelet):
     def forward(self, x: Tensor) -> Tensor:
         # Features are independent pictures here: one small convolution, and no filters repeated C times.
         bands = F.conv2d(x.flatten(0, 1).unsqueeze(1), self.weight, stride=2)  # (N C, 4, H/2, W/2)
-        return bands.view(x.shape[0], -1, *bands.shape[-2:])
+        return bands.reshape(x.shape[0], -1, *bands.shape[-2:])
 
 
 class _Synthesis(_Wavelet):
@@ -89,7 +89,7 @@ class _Synthesis(_Wavelet):
 
     def forward(self, x: Tensor) -> Tensor:
         whole = F.conv_transpose2d(x.reshape(-1, 4, *x.shape[-2:]), self.weight, stride=2)  # (N C, 1, 2 H, 2 W)
-        return whole.view(x.shape[0], -1, *whole.shape[-2:])
+        return whole.reshape(x.shape[0], -1, *whole.shape[-2:])
 
 
 class _Group(nn.Module):

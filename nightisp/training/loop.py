@@ -6,7 +6,6 @@ What step n sees depends on the seed and on n alone, so that a run that was brok
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import time
@@ -24,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nightisp.errors import ParamsError, WeightsError, WeightsMismatchError
+from nightisp.models.weightfile import mismatch
 from nightisp.publish import publish
 from nightisp.stage import Params
 
@@ -55,17 +55,35 @@ class Schedule(Params):
 class Task(Protocol):
     """What is learned: a network, samples for it, a loss, and a measure on what was held out."""
 
-    stage: str
-    """The stage that the weights are for."""
-    network: str
-    """Name of the network, one of `nightisp.models.PRESETS`."""
-    overrides: Mapping[str, Any]
-    """What differs from the preset."""
-    schedule: Schedule
-    identity: Mapping[str, Any]
-    """All that makes a run another run, beside the schedule: parameters and digests, as JSON values."""
-    card: Mapping[str, Any]
-    """What the model card says beside what the loop knows: what the network sees, photographs and their licenses."""
+    @property
+    def stage(self) -> str:
+        """The stage that the weights are for."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """Name of the network, one of `nightisp.models.PRESETS`."""
+        ...
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """What differs from the preset."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """Steps, rate and precision."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that makes a run another run, beside the schedule: parameters and digests, as JSON values."""
+        ...
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What the model card says beside what the loop knows, such as what the network expects to see."""
+        ...
 
     def build(self) -> nn.Module:
         """Return the network, its parameters drawn."""
@@ -100,7 +118,12 @@ class Progress:
 
 
 def train(
-    task: Task, folder: Path, device: str = "cpu", tell: Callable[[Progress], None] = lambda _: None
+    task: Task,
+    folder: Path,
+    device: str = "cpu",
+    tell: Callable[[Progress], None] = lambda _: None,
+    *,
+    start: nn.Module | None = None,
 ) -> tuple[nn.Module, Progress]:
     """Train a network, or go on from the checkpoint in `folder`.
 
@@ -116,6 +139,8 @@ def train(
         "cpu", "cuda" or "cuda:N".
     tell
         Called after every step.
+    start
+        A network to begin with in place of a fresh one, of the same widths and depths.
 
     Returns
     -------
@@ -125,13 +150,18 @@ def train(
     Raises
     ------
     WeightsMismatchError
-        If the checkpoint belongs to another run: other parameters, photographs or network. Its steps may differ.
+        If the checkpoint belongs to another run: other parameters, photographs or network. Its steps may differ. Or if
+        `start` is another network.
     WeightsError
         If the loss is no longer finite.
     """
     schedule = task.schedule
     torch.manual_seed(schedule.seed)
     network = task.build().to(device).train()
+    if start is not None:
+        if difference := mismatch(network.state_dict(), start.state_dict()):
+            raise WeightsMismatchError(f"the network to begin with does not fit: {difference}; choose its widths")
+        network.load_state_dict(start.state_dict())
     averaged = task.build().to(device).eval()
     averaged.load_state_dict(network.state_dict())
     if device == "cpu":
@@ -320,11 +350,3 @@ def _leaves(tree: Any, name: str = "") -> dict[str, str]:
     if isinstance(tree, Mapping):
         return {k: v for key, value in tree.items() for k, v in _leaves(value, f"{name}.{key}".strip(".")).items()}
     return {name: json.dumps(tree)}
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 over tensors, for tests that two runs are the same."""
-    whole = hashlib.sha256()
-    for name in sorted(tensors):
-        whole.update(name.encode() + tensors[name].detach().cpu().float().numpy().tobytes())
-    return whole.hexdigest()

@@ -24,6 +24,7 @@ from nightisp.stages import color, demosaic, tone
 from nightisp.stages.white_balance import to_gains
 from nightisp.training.inversion import sample_mosaic
 from nightisp.training.loop import Arrays, Metrics, Schedule
+from nightisp.training.pairs import Pairs
 from nightisp.training.photographs import Photographs, shrunk, varied
 from nightisp.training.scenes import Scene, balanced_light, draw_scene, light_on_sensor
 
@@ -148,6 +149,42 @@ class Retouching:
         return pairs
 
 
+@dataclass
+class PairRetouching(Retouching):
+    """The task of `nightisp train refine --pairs`: the look of a photographer, learned from his own pictures."""
+
+    pairs: Pairs
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Parameters, and digest of the pairs."""
+        return {**self.params.model_dump(mode="json", exclude={"schedule"}), "pairs": self.pairs.digest}
+
+    def pool(self, rng: np.random.Generator) -> list[tuple[Array, Array]]:  # noqa: ARG002 - pairs are made already
+        """Return nothing: crops are cut from the pairs themselves."""
+        return []
+
+    def draw(self, pool: list[tuple[Array, Array]], rng: np.random.Generator) -> Arrays:  # noqa: ARG002
+        """Return parts of all sizes, from a crop at full size to the whole height, shrunk and mirrored alike."""
+        side, samples = self.params.crop, []
+        for number in rng.integers(len(self.pairs.training), size=self.schedule.batch):
+            pair = self.pairs.training[number]
+            largest = min(pair.finished.shape[:2])
+            part = min(largest, round(float(np.exp(rng.uniform(np.log(side // REDUCTION), np.log(largest))))))
+            top, left = (int(rng.integers(length - part + 1)) for length in pair.finished.shape[:2])
+            both = (
+                _shrunk(p, s) for p, s in zip(pair.crop(top, left, part, part), (side, side // REDUCTION), strict=True)
+            )
+            mirrored = [p[:, ::-1] for p in both] if rng.integers(2) else list(both)
+            samples.append((_planes(mirrored[0]), _planes(mirrored[1])))
+        return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+
+    @cached_property
+    def held_out(self) -> list[tuple[Array, Array]]:
+        """The pairs that are held out, whole."""
+        return [pair.whole(32) for pair in self.pairs.held_out]
+
+
 @dataclass(frozen=True, slots=True)
 class Night:
     """A scene, and what the stages before refinement leave wrong about it.
@@ -222,6 +259,12 @@ def _quarter(pixels: Array) -> Array:
     height, width = (side // REDUCTION for side in pixels.shape[:2])
     blocks = pixels.reshape(height, REDUCTION, width, REDUCTION, 3)
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
+
+
+def _shrunk(pixels: Array, side: int) -> Array:
+    import cv2
+
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def _planes(pixels: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from nightisp.errors import ParamsError
 
 if TYPE_CHECKING:
-    from nightisp.stage import Params
+    from nightisp.stage import Networks, Params
     from nightisp.training.loop import Task
     from nightisp.training.photographs import Photographs
 
@@ -72,6 +72,28 @@ def open_task(stage: str, params: Params, photographs: Photographs) -> Task:
     """Return a task on some photographs."""
     trainer = TRAINERS[stage]
     return getattr(import_module(trainer.module), trainer.task)(params, photographs)  # type: ignore[no-any-return]
+
+
+def open_pairs(
+    params: Params, folder: Path, keep: Path, rendering: Path | None, networks: Networks, tell: Callable[[str], None]
+) -> tuple[Task, dict[str, Any]]:
+    """Return the task of refinement on a photographer's own pairs, and what a model card says of them.
+
+    Raises
+    ------
+    RawFileNotFoundError
+        If there are fewer than two usable pairs.
+    """
+    from nightisp.training.pairs import read_pairs
+    from nightisp.training.photographs import Photographs
+    from nightisp.training.retouching import PairRetouching, RefineTraining
+
+    assert isinstance(params, RefineTraining)
+    pairs = read_pairs(folder, keep, rendering, networks, tell)
+    for line in pairs.refused:
+        tell(f"left out: {line}")
+    card = {"pairs": len(pairs.training), "held_out": len(pairs.held_out), "sha256": pairs.digest}
+    return PairRetouching(params, Photographs((), (), {}), pairs), card
 
 
 def _set(section: dict[str, Any], setting: str) -> None:
