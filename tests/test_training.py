@@ -284,6 +284,14 @@ def test_every_trainer_is_there(photographs: Photographs) -> None:
         assert open_task(stage, params, photographs).stage == stage
 
 
+def test_dvc_goes_from_photographs_to_the_weights_of_every_trainer() -> None:
+    from nightisp.params import read_yaml
+
+    stage = read_yaml(ROOT / "training" / "dvc.yaml")["stages"]["train"]
+    assert stage["foreach"] == {name: trainer.name for name, trainer in TRAINERS.items()}
+    assert stage["do"]["params"] == [{"params.yaml": ["${key}"]}]
+
+
 def test_settings_of_a_training(tmp_path: Path) -> None:
     params = read_params("denoise", None, ["schedule.steps=7", "iso=[100, 200]"])
     assert (params.schedule.steps, params.iso) == (7, (100, 200))
