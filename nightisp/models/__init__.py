@@ -1,4 +1,4 @@
-"""The networks: published widths and depths by name, and the way back from a checkpoint's tensors to a name.
+"""The networks: widths and depths by name, and the way back from a checkpoint's tensors to a name.
 
 Networks are found through a table of strings: a cache key covers the modules that a stage imports, and a change to
 one network must not make the pictures of another out of date.
@@ -21,8 +21,10 @@ _CLASSES = {
     "denoise_unet": ("nightisp.models.denoise_unet", "DenoiseUNet"),
     "fc4": ("nightisp.models.fc4", "FC4"),
     "mwispnet": ("nightisp.models.mwispnet", "MWISPNet"),
+    "mwispnet_s": ("nightisp.models.mwispnet", "MWISPNet"),
     "hat": ("nightisp.models.hat", "HAT"),
     "hat_s": ("nightisp.models.hat", "HAT"),
+    "hat_light": ("nightisp.models.hat", "HAT"),
 }
 
 _HAT = {
@@ -43,11 +45,23 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "denoise_unet": {"channels": 4, "width": 64, "levels": 3},
         "fc4": {"stem": 64, "squeeze": (16, 16, 32, 32, 48, 48, 64), "head": 64},
         "mwispnet": {"widths": (64, 96, 128), "blocks": 20, "reduction": 16},
+        "mwispnet_s": {"widths": (48, 72, 96), "blocks": 8, "reduction": 8},
         "hat": _HAT,
         "hat_s": {**_HAT, "embed_dim": 144, "compress_ratio": 24, "squeeze_factor": 24},
+        "hat_light": {
+            **_HAT,
+            "embed_dim": 96,
+            "depths": (2, 2),
+            "num_heads": (3, 3),
+            "window_size": 8,
+            "compress_ratio": 2,
+            "squeeze_factor": 12,
+            "conv_scale": 0.5,  # at 0.01 the convolutions count for little until they have grown
+        },
     }
 )
-"""Published widths and depths; the names are what `build` takes, their values what it can override."""
+"""Published widths and depths, and with `mwispnet_s` and `hat_light` lighter ones; the names are what `build` takes,
+their values what it can override."""
 
 # A tensor that every variant of a network has, and no other network.
 _MARKS = {
@@ -109,7 +123,7 @@ def infer(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     Returns
     -------
     name
-        One of `PRESETS`; of HAT and HAT-S the one that is nearer.
+        One of `PRESETS`; of several presets of one network the nearest.
     overrides
         What differs from that preset. `build(name, **overrides)` fits the tensors if none is missing or odd, which
         is left to the loader to check.

@@ -32,8 +32,8 @@ SLOTS: Mapping[str, Slot] = MappingProxyType(
     {
         "denoise": Slot(("denoise_unet",), "denoise_unet", "denoise.method: none"),
         "white_balance": Slot(("fc4",), "fc4", "white_balance.method: gray_world", several=True),
-        "refine": Slot(("mwispnet",), "mwispnet", "refine.method: none"),
-        "super_resolution": Slot(("hat", "hat_s"), "hat", "super_resolution.method: lanczos"),
+        "refine": Slot(("mwispnet", "mwispnet_s"), "mwispnet", "refine.method: none"),
+        "super_resolution": Slot(("hat", "hat_s", "hat_light"), "hat", "super_resolution.method: lanczos"),
     }
 )
 """By stage."""

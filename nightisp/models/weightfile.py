@@ -138,12 +138,17 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _as_markdown(name: str, card: Mapping[str, Any]) -> str:
-    rows = "".join(f"| {key} | {_cell(value)} |\n" for key, value in card.items())
-    return (
-        f"# {name}\n\nWeights of the network `{card['network']}`, for nightisp.\n\n"
-        f"| | |\n| --- | --- |\n{rows}\n"
-        "License, training set and purpose are what their authors say; add them here.\n"
+    ours = "training" in card
+    rows = "".join(f"| {key} | {_cell(value)} |\n" for key, value in card.items() if key != "training")
+    if ours:
+        rows += "".join(f"| training: {key} | {_cell(value)} |\n" for key, value in card["training"].items())
+    closing = (
+        "The photographs are those of the table named above, each under its own free license."
+        if ours and "sources_and_licenses" in card["training"].get("photographs", {})
+        else "License, training set and purpose are what their authors say; add them here."
     )
+    opening = f"Weights of the network `{card['network']}`, for nightisp."
+    return f"# {name}\n\n{opening}\n\n| | |\n| --- | --- |\n{rows}\n{closing}\n"
 
 
 def _cell(value: object) -> str:

@@ -54,7 +54,7 @@ class Retouching:
     params: RefineTraining
     photographs: Photographs
     stage: str = field(default="refine", init=False)
-    network: str = field(default="mwispnet", init=False)
+    network: str = field(default="mwispnet_s", init=False)
 
     @property
     def overrides(self) -> Mapping[str, Any]:
