@@ -15,8 +15,17 @@ import numpy as np
 from nightisp.dng import write_dng
 from nightisp.image import CFA, ColorMatrix, Mosaic, Samples, Shot
 
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""The weights that the default parameters use."""
+
 MATRIX = ColorMatrix(xyz_to_camera=((0.6602, -0.0841, -0.0939), (-0.4472, 1.2458, 0.2247), (-0.0975, 0.2039, 0.6148)))
-SHOT = Shot(camera="nightisp tiny", iso=1600, as_shot_neutral=(0.5, 1.0, 0.6), color_matrices=(MATRIX,))
+SHOT = Shot(
+    camera="nightisp tiny",
+    iso=1600,
+    as_shot_neutral=(0.5, 1.0, 0.6),
+    color_matrices=(MATRIX,),
+    noise_profile=((1e-6, 1e-4),),
+)
 
 
 def write_frame(
@@ -35,6 +44,7 @@ def write_pair(path: Path, seed: int, **fields: Any) -> Path:
         "white_level": 63487,
         "cfa_pattern": [0, 1, 1, 2],
         "as_shot_neutral": [0.5, 1.0, 0.6],
+        "noise_profile": [1e-6, 1e-4],
         "color_matrix_1": np.ravel(MATRIX.xyz_to_camera).tolist(),
         "color_matrix_2": np.ravel(MATRIX.xyz_to_camera).tolist(),
     }

@@ -16,7 +16,7 @@ from nightisp.errors import StageError
 from nightisp.models.weights import Compute, Library
 from nightisp.sources import Source
 from nightisp.store import Store
-from tests.frames import write_frame, write_pair
+from tests.frames import SHIPPED, write_frame, write_pair
 
 
 def batch(count: int, photosites: int = 100) -> Batch:
@@ -102,7 +102,7 @@ def write_dng_without_range(path: Path) -> Path:
 
 
 def test_levels_that_make_no_picture_are_refused_in_preflight(tmp_path: Path) -> None:
-    library = Library([tmp_path / "weights"])
+    library = Library([SHIPPED])
     engine = Engine(Store(tmp_path / "store"), library, Compute(library, "cpu"))
     raws = tmp_path / "in"
     write_frame(raws / "good.dng", 1)

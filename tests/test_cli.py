@@ -200,11 +200,11 @@ def test_a_stage_answers_for_its_own_parameters_alone(nightisp: Terminal, tmp_pa
 
 def test_a_sidecar_without_ground_costs_its_own_frame(nightisp: Terminal, tmp_path: Path) -> None:
     write_frames(tmp_path / "data", 2)
-    (tmp_path / "data" / "frame1.nightisp.yaml").write_text("denoise: {method: unet}\n")
+    (tmp_path / "data" / "frame1.nightisp.yaml").write_text("denoise: {weights: denoise_unet_of_nobody}\n")
     assert "ingest: 2 of 2 frames" in nightisp("stage", "run", "ingest").out
     done = nightisp("stage", "run", "denoise", "--strict", status=3)
     assert "denoise: 1 of 2 frames" in done.out
-    assert "frame1.dng: denoise_unet: no weights of this name" in done.err
+    assert "frame1.dng: denoise_unet_of_nobody: no weights of this name" in done.err
     frames = render(nightisp, status=3)["frames"]
     assert [f["outcome"] for f in frames] == ["rendered", "failed"]
 
@@ -284,14 +284,14 @@ def test_weights_are_imported_listed_and_used(nightisp: Terminal, tmp_path: Path
     torch.manual_seed(0)
     torch.save({"params_ema": build("denoise_unet", width=8).state_dict()}, tmp_path / "unet.pth")
     write_frame(tmp_path / "data" / "one.dng", 1)
-    chosen = ("--set", "denoise.method=unet")
+    chosen = ("--set", "denoise.weights=denoise_unet_mine")
     missing = nightisp("flow", "run", *chosen, status=2).err
     assert "nightisp weights import denoise FILE" in missing
     assert "denoise.method: none" in missing
-    assert "method: unet" in nightisp("weights", "import", "denoise", "unet.pth").out
+    assert "method: unet" in nightisp("weights", "import", "denoise", "unet.pth", "--name", "denoise_unet_mine").out
     weights = ("--weights", "weights")
-    assert nightisp("weights", "list", *weights).out.startswith("denoise_unet")
-    assert nightisp("weights", "verify", *weights).out == "denoise_unet: good\n"
+    assert "denoise_unet_mine" in nightisp("weights", "list", *weights).out
+    assert "denoise_unet_mine: good\n" in nightisp("weights", "verify", *weights).out
     report = render(nightisp, *chosen, *weights)
     assert report["frames"][0]["outcome"] == "rendered"
 

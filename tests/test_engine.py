@@ -31,7 +31,7 @@ from nightisp.models.weights import Compute, Library
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.sources import Source
 from nightisp.store import Store
-from tests.frames import write_frame, write_frames, write_pair
+from tests.frames import SHIPPED, write_frame, write_frames, write_pair
 from tests.strategies import MODEST
 
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
@@ -41,7 +41,7 @@ class Counted:
     """An engine over a store of its own that counts what it computes."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        library = Library([folder / "weights"])
+        library = Library([folder / "weights", SHIPPED])
         self.engine = Engine(Store(folder / "store"), library, Compute(library, "cpu"))
         self.output = folder / "out"
         self.counts: Counter[str] = Counter()
@@ -253,7 +253,7 @@ SOMEWHERE = Source("one", Path("one.dng"), hashlib.sha256(b"one").hexdigest())
 
 
 def plain_engine(folder: Path) -> Engine:
-    library = Library([folder / "weights"])
+    library = Library([folder / "weights", SHIPPED])
     return Engine(Store(folder / "store"), library, Compute(library, "cpu"))
 
 

@@ -12,6 +12,7 @@ from nightisp.image import CFA, DisplayImage, Image, LinearImage, Mosaic, Sample
 from nightisp.pipeline import PIPELINE
 from nightisp.stage import Params, Stage
 from nightisp.stages import STAGES
+from tests.frames import SHIPPED
 from tests.strategies import SHOT, as_ingested, flat, mosaic, noise
 from tests.tolerance import FLOAT16, UINT16
 
@@ -173,12 +174,14 @@ def test_record(stage: Stage) -> None:
     assert stage.params.model_config["extra"] == "forbid"
     for name, about in stage.params.model_fields.items():
         assert about.description, f"{stage.name}.{name} has no description"
-    assert stage.weights(stage.params()) == ()  # the defaults need no weights
+    for name in stage.weights(stage.params()):
+        assert (SHIPPED / f"{name}.safetensors").is_file(), f"the defaults need {name}, which is not shipped"
     assert (stage.device == "gpu") == ("weights" in stage.params.model_fields)
 
 
 def chain(image: Any, networks: Any = None, **given: dict[str, Any]) -> Any:
-    """Run all pure stages; every one takes what the store would give back."""
+    """Run all pure stages, without networks unless some are given; each takes what the store would give back."""
+    given = given if networks else {"denoise": {"method": "none"}, **given}
     for stage in STAGES:
         image = stage(image, params(stage, given.get(stage.name, {})), networks).rounded()
     return image

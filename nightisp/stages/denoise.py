@@ -23,7 +23,7 @@ _OTHERS = "choose denoise.noise: auto, which asks file, camera and the mosaic it
 class DenoiseParams(Params):
     """Parameters of denoising."""
 
-    method: Literal["unet", "none"] = Field("none", description="the U-Net, or leave the noise as it is")
+    method: Literal["unet", "none"] = Field("unet", description="the U-Net, or leave the noise as it is")
     weights: str = Field("denoise_unet", min_length=1, description="weights of the U-Net")
     noise: Literal["auto", "file", "camera", "estimate", "blind"] = Field(
         "auto",
