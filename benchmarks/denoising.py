@@ -1,8 +1,8 @@
 """Denoising of held-out nights: nothing, BM3D with the true figures, the U-Net with true and with estimated figures.
 
-`python benchmarks/denoising.py --photographs FOLDER [--photographs FOLDER] [--weights FOLDER] [--bm3d]`. The mosaics are
-those that `nightisp train denoise` validates on. BM3D, from the package of its authors (`pip install bm3d`; its license
-allows non-commercial use only), works plane by plane between the same transforms.
+`python benchmarks/denoising.py --photographs FOLDER [--photographs FOLDER] [--weights FOLDER] [--bm3d]`. The mosaics
+are those that `nightisp train denoise` validates on. BM3D, from the package of its authors (`pip install bm3d`; its
+license allows non-commercial use only), works plane by plane between the same transforms.
 """
 
 from __future__ import annotations

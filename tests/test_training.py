@@ -180,7 +180,11 @@ def test_sources_name_every_photograph(photographs: Photographs, tmp_path: Path)
     rows = "".join(f"photos/{path.name}\tsomebody\tCC0\n" for path in photographs.files.values())
     table.write_text("file\tsource\tlicence\n" + rows)
     assert write_sources(photographs, table, tmp_path / "list.tsv") == {"sources_and_licenses": "list.tsv"}
-    assert len((tmp_path / "list.tsv").read_text().splitlines()) == 31
+    listed = (tmp_path / "list.tsv").read_text().splitlines()
+    assert len(listed) == 31
+    (tmp_path / "list.tsv").write_text(f"{listed[0]}\n{'0' * 64}\tof other weights\tCC0\n")
+    write_sources(photographs, table, tmp_path / "list.tsv")
+    assert len((tmp_path / "list.tsv").read_text().splitlines()) == 32
     table.write_text("file\tsource\tlicence\n" + rows.partition("\n")[2])
     with pytest.raises(RawFileNotFoundError, match="has no row for"):
         write_sources(photographs, table, tmp_path / "list.tsv")

@@ -87,7 +87,8 @@ def write_sources(photographs: Photographs, table: Path, target: Path) -> dict[s
     table
         Tab-separated, with columns `file` (looked up by its last part), `source` and `licence`.
     target
-        The list to be written: tab-separated, a row for each photograph, by digest.
+        The list to be written: tab-separated, a row for each photograph, by digest. Rows that are there stay: one list
+        serves all weights of a folder.
 
     Raises
     ------
@@ -98,12 +99,13 @@ def write_sources(photographs: Photographs, table: Path, target: Path) -> dict[s
         raise RawFileNotFoundError(f"{table}: no such table of sources; leave out --sources to do without")
     with table.open(encoding="utf-8", newline="") as file:
         known = {Path(row["file"]).name: row for row in csv.DictReader(file, delimiter="\t")}
-    rows = ["sha256\tsource\tlicense\n"]
-    for digest, path in sorted(photographs.files.items()):
+    lines = target.read_text("utf-8").splitlines()[1:] if target.is_file() else []
+    rows = {line.partition("\t")[0]: line for line in lines}
+    for digest, path in photographs.files.items():
         if path.name not in known:
             raise RawFileNotFoundError(f"{table}: has no row for {path.name}; add its source and license")
-        rows.append(f"{digest}\t{known[path.name]['source']}\t{known[path.name]['licence']}\n")
-    publish("".join(rows).encode(), target)
+        rows[digest] = f"{digest}\t{known[path.name]['source']}\t{known[path.name]['licence']}"
+    publish("\n".join(["sha256\tsource\tlicense", *(rows[digest] for digest in sorted(rows)), ""]).encode(), target)
     return {"sources_and_licenses": target.name}
 
 

@@ -1,0 +1,100 @@
+"""The weights that are shipped: whole, described, and as good as they were when they were measured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nightisp.bayer import PHASE, unpack
+from nightisp.image import Mosaic, Shot
+from nightisp.metrics import angular_error, psnr
+from nightisp.models.weights import Compute, Library
+from nightisp.noise import add_noise
+from nightisp.raw import INGEST, RawFile
+from nightisp.stages.denoise import DenoiseParams, denoise
+from nightisp.stages.white_balance import WhiteBalanceParams, white_balance
+from nightisp.training.samples import SCENES, _mixed
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = Library([ROOT / "weights"])
+NETWORKS = Compute(LIBRARY, "cpu")
+NAMES = [entry.name for entry in LIBRARY.entries()]
+MOST_BYTES = 40_000_000
+
+
+def test_all_are_whole() -> None:
+    assert {"denoise_unet", "fc4", "mwispnet"} <= set(NAMES)
+    assert set(LIBRARY.verify().values()) == {""}
+    assert sum(path.stat().st_size for path in (ROOT / "weights").iterdir()) < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_says_how_it_was_made(name: str) -> None:
+    [card] = [entry.card for entry in LIBRARY.entries() if entry.name == name]
+    about = card["training"]
+    assert about["command"].startswith("nightisp train")
+    assert min(about["steps"], about["hours"], about["photographs"]["training"]) > 0
+    assert (ROOT / "weights" / about["photographs"]["sources_and_licenses"]).is_file()
+    assert (ROOT / "weights" / f"{name}.md").is_file()
+
+
+def street(seed: int = 0) -> np.ndarray:
+    """Packed light of a street that nobody photographed: windows, lamps, a smooth sky; float32 (128, 128, 4)."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((128, 128, 4), 0.01, np.float32) * np.linspace(0.5, 3, 128, dtype=np.float32)[:, None, None]
+    for _ in range(50):
+        y, x, height, width = rng.integers(40, 118), rng.integers(0, 118), rng.integers(2, 12), rng.integers(2, 12)
+        picture[y : y + height, x : x + width] = rng.uniform(0.005, 0.15) * np.float32([1, 0.7, 0.4, 0.7])
+    for _ in range(5):
+        cv2.circle(picture, tuple(rng.integers(8, 120, 2).tolist()), 2, (0.9, 0.6, 0.3, 0.6), -1)
+    return cv2.GaussianBlur(picture, (0, 0), 0.6)
+
+
+@pytest.mark.parametrize(
+    ("shot", "read", "measured"), [(3e-4, 2e-6, 6.6), (1.1e-3, 1.2e-5, 7.9), (4.4e-3, 7.5e-5, 9.8)]
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_the_denoiser_gains_what_it_gained(shot: float, read: float, measured: float, told: bool) -> None:
+    """Decibels over the noisy mosaic, to 0.3; estimating the noise costs at most 0.3 more."""
+    clean = unpack(street())
+    noisy = np.minimum(add_noise(clean, shot, read, np.random.default_rng(1)), 1)
+    about = Shot(noise_profile=((shot, read),) if told else ())
+    result = denoise(Mosaic(noisy, cfa=PHASE, shot=about), DenoiseParams(), NETWORKS)
+    assert result.noise.source == ("file" if told else "estimate")
+    gain = psnr(np.minimum(result.samples, 1), clean) - psnr(noisy, clean)
+    assert measured - (0.3 if told else 0.6) < gain < measured + 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("bridge_iso1600.png", 6.4), ("room_iso3200.dng", 3.5), ("summit_iso800.dng", 11.6)]
+)
+def test_fc4_finds_the_light_as_it_did(name: str, measured: float) -> None:
+    """Angle to the light that the sample raws were made with, in degrees, to 0.3."""
+    [scene] = [scene for scene in SCENES if scene.name == name]
+    mosaic = INGEST(RawFile(ROOT / "data" / name), INGEST.params())
+    red, _, blue = white_balance(mosaic, WhiteBalanceParams(method="fc4"), NETWORKS).balance.gains
+    truth = _mixed(scene.lights, mosaic.shot.color_matrices[-1])
+    assert angular_error((1 / red, 1, 1 / blue), truth) == pytest.approx(measured, abs=0.3)
+
+
+def test_the_stored_figures_come_out_again() -> None:
+    """All held-out photographs, where they are there: the main measure of each card, to 0.05."""
+    from nightisp.training.photographs import read_photographs
+    from nightisp.training.tasks import open_task, read_params
+
+    shared = Path(os.environ.get("NIGHTISP_SHARED", ROOT / "../shared")) / "data"
+    if not shared.is_dir():
+        pytest.skip(f"{shared} is not there (NIGHTISP_SHARED)")
+    photographs = read_photographs([shared / "night", shared / "photos"])
+    params = read_params("denoise", ROOT / "training" / "params.yaml")
+    [card] = [entry.card for entry in LIBRARY.entries() if entry.name == "denoise_unet"]
+    assert photographs.digest == card["training"]["photographs"]["sha256"]
+    import torch
+
+    with torch.inference_mode():
+        found = open_task("denoise", params, photographs).validate(LIBRARY.load("denoise_unet"))
+    assert found["psnr"] == pytest.approx(card["training"]["metrics"]["psnr"], abs=0.05)
