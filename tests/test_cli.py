@@ -417,7 +417,10 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
         (["--memory", "0GB"], "--memory 0GB: leaves no room for any picture"),
         (["--device", "tpu"], "tpu: no such device"),
         (["--frames", "z*"], r"z\*: matches none of one"),
-        (["--set", "refine.method=mwispnet"], "nightisp weights import refine FILE"),
+        (
+            ["--set", "refine.method=mwispnet", "--set", "refine.weights=mwispnet_of_nobody"],
+            "nightisp weights import refine FILE",
+        ),
         (["--store", "newer"], "Install a newer nightisp"),
         (["--store", "newer/store.json"], "newer/store.json: is no folder; name another --store"),
         (["--params", "misspelt.yaml"], "misspelt.yaml: tone.gama: no such parameter; .*Did you mean gamma?"),
