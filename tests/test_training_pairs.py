@@ -54,6 +54,13 @@ def no_networks(name: str) -> None:
     raise AssertionError(name)
 
 
+def classical(folder: Path) -> Path:
+    """Write parameters that need no network."""
+    path = folder / "classical.yaml"
+    path.write_text("denoise: {method: none}\n")
+    return path
+
+
 def quarter(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (picture.shape[1] // 4, picture.shape[0] // 4), interpolation=cv2.INTER_AREA)
 
@@ -101,7 +108,7 @@ def folder_of_pairs(folder: Path) -> Path:
 def test_pairs_of_a_folder(tmp_path: Path) -> None:
     folder, keep = folder_of_pairs(tmp_path / "pairs"), tmp_path / "kept"
     told: list[str] = []
-    pairs = read_pairs(folder, keep, None, no_networks, told.append)
+    pairs = read_pairs(folder, keep, classical(tmp_path), no_networks, told.append)
     assert (len(pairs.training), len(pairs.held_out)) == (3, 1)
     assert sorted(told) == ["0.dng", "1.dng", "2.dng", "3.dng", "wrong.dng"]
     [refused] = pairs.refused
@@ -113,7 +120,7 @@ def test_pairs_of_a_folder(tmp_path: Path) -> None:
         assert wanted.shape == (60, 80, 3)
         steep = [np.hypot(*np.gradient(p[..., 1])) for p in (quarter(seen), wanted)]
         assert np.corrcoef(steep[0][4:-4, 4:-4].ravel(), steep[1][4:-4, 4:-4].ravel())[0, 1] > 0.85
-    again = read_pairs(folder, keep, None, no_networks, told.append)
+    again = read_pairs(folder, keep, classical(tmp_path), no_networks, told.append)
     assert again.digest == pairs.digest
     assert told[5:] == ["wrong.dng"]  # the others were kept
 
@@ -123,7 +130,7 @@ def test_too_few_pairs(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.jpg", scene(1))
     write_raw(tmp_path / "b.dng", scene(2))
     with pytest.raises(RawFileNotFoundError, match="1 usable pairs"):
-        read_pairs(tmp_path, tmp_path / "kept", None, no_networks)
+        read_pairs(tmp_path, tmp_path / "kept", classical(tmp_path), no_networks)
 
 
 def test_a_look_is_learned(tmp_path: Path) -> None:
@@ -133,7 +140,7 @@ def test_a_look_is_learned(tmp_path: Path) -> None:
     settings += ["schedule.average=0.9", "schedule.validate_every=150"]
     params = read_params("refine", None, settings)
     folder = folder_of_pairs(tmp_path / "pairs")
-    task, card = open_pairs(params, folder, tmp_path / "kept", None, no_networks, lambda _: None)
+    task, card = open_pairs(params, folder, tmp_path / "kept", classical(tmp_path), no_networks, lambda _: None)
     assert (card["pairs"], card["held_out"]) == (3, 1)
     _, progress = train(task, tmp_path / "run")
     assert progress.metrics["gain"] > 1
@@ -144,7 +151,9 @@ def test_start_needs_the_same_network(tmp_path: Path) -> None:
     from nightisp.models import build
 
     params = read_params("refine", None, ["widths=[16, 16, 16]", "blocks=1", "crop=64", "schedule.steps=1"])
-    task, _ = open_pairs(params, folder_of_pairs(tmp_path / "p"), tmp_path / "kept", None, no_networks, lambda _: None)
+    task, _ = open_pairs(
+        params, folder_of_pairs(tmp_path / "p"), tmp_path / "kept", classical(tmp_path), no_networks, lambda _: None
+    )
     with pytest.raises(WeightsMismatchError, match="does not fit"):
         train(task, tmp_path / "run", start=build("mwispnet", widths=(16, 16, 24), blocks=1))
 
