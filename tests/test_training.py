@@ -376,3 +376,10 @@ def test_measured_noise_agrees_with_an_independent_measurement() -> None:
     camera = find_camera("Nikon D850")
     assert camera is not None
     assert camera.noise(3200)[0] == pytest.approx(8.8e-4, rel=0.25)
+
+
+def test_no_picture_waits_for_a_training() -> None:
+    """DVC joins the pipelines of a repository by their files: rendering must read no output of a training."""
+    rendering, training = ((ROOT / folder / "dvc.yaml").read_text() for folder in (".", "training"))
+    assert "weights" in rendering
+    assert "../weights" not in training
