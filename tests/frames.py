@@ -18,6 +18,14 @@ from nightisp.image import CFA, ColorMatrix, Mosaic, Samples, Shot
 SHIPPED = Path(__file__).parents[1] / "weights"
 """The weights that the default parameters use."""
 
+CLASSICAL: dict[str, dict[str, Any]] = {
+    "denoise": {"method": "none"},
+    "white_balance": {"method": "gray_world"},
+    "refine": {"method": "none"},
+    "super_resolution": {"method": "none"},
+}
+"""Parameters that need no network."""
+
 MATRIX = ColorMatrix(xyz_to_camera=((0.6602, -0.0841, -0.0939), (-0.4472, 1.2458, 0.2247), (-0.0975, 0.2039, 0.6148)))
 SHOT = Shot(
     camera="nightisp tiny",

@@ -311,7 +311,7 @@ def test_of_a_pair_every_byte_of_both_files_counts(counted: Counted, tmp_path: P
 
 def test_what_comes_after_the_last_stage_need_not_be_there(counted: Counted, tmp_path: Path) -> None:
     raw = write_frame(tmp_path / "one.dng", 1)
-    tree = {"super_resolution": {"method": "hat"}}
+    tree = {"super_resolution": {"weights": "hat_that_nobody_has"}}
     with pytest.raises(WeightsNotFoundError):
         counted.engine.plan(replace(SOMEWHERE, path=raw), tree)
     batch = prepare(counted.engine, tree, [raw], until="tone")

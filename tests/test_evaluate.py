@@ -25,6 +25,7 @@ from nightisp.run import open_engine
 from tests.frames import SHOT, write_frames
 
 Run = Callable[..., tuple[str, str]]
+PLAIN = ("--set", "refine.method=none", "--set", "super_resolution.method=none")
 CLEAN = np.random.default_rng(3).uniform(0.02, 0.4, (48, 64)).astype(np.float32)
 NOISE = 0.01
 
@@ -63,10 +64,10 @@ def nights(tmp_path: Path, run: Run, rendered: Path) -> Path:
     return tmp_path
 
 
-def render(folder: Path, format_: str) -> None:
+def render(folder: Path, format_: str, **given: dict[str, Any]) -> None:
     engine = open_engine(folder / "store", None, "cpu")
-    (folder / "references").mkdir()
-    for plan in prepare(engine, {"export": {"format": format_}}, [folder / "raws"]).plans:
+    (folder / "references").mkdir(exist_ok=True)
+    for plan in prepare(engine, {"export": {"format": format_}, **given}, [folder / "raws"]).plans:
         encoded = engine.load(plan, "export")
         (folder / "references" / f"{plan.source.frame}{encoded.suffix}").write_bytes(encoded.content)
 
@@ -89,7 +90,8 @@ def write_truth(folder: Path, noisy: Samples) -> None:
 
 
 def test_the_reference_itself_is_perfect(nights: Path, run: Run) -> None:
-    found = report(run, "--set", "export.format=png")
+    render(nights, "png", refine={"method": "none"}, super_resolution={"method": "none"})
+    found = report(run, *PLAIN, "--set", "export.format=png")
     assert [frame["frame"] for frame in found["frames"]] == ["frame0", "frame1"]
     for frame in found["frames"]:
         assert frame["error"] is None
@@ -209,8 +211,8 @@ def test_references_may_lie_among_the_raws(nights: Path, run: Run) -> None:
 def test_pictures_that_lie_on_their_side_are_compared_upright(tmp_path: Path, run: Run) -> None:
     turned = Mosaic(CLEAN, cfa=CFA.RGGB, shot=SHOT.model_copy(update={"orientation": 6}))
     write_dng(turned, tmp_path / "raws" / "turned.dng")
-    render(tmp_path, "tiff")
-    stages = report(run, "--set", "export.format=tiff")["frames"][0]["stages"]
+    render(tmp_path, "tiff", refine={"method": "none"}, super_resolution={"method": "none"})
+    stages = report(run, *PLAIN, "--set", "export.format=tiff")["frames"][0]["stages"]
     assert {stages[name]["psnr"] for name in ("tone", "refine", "export")} == {None}  # the store has 16 bits too
 
 
@@ -224,7 +226,7 @@ def test_a_reduced_picture_is_measured_at_its_size(nights: Path, run: Run) -> No
     stages = report(run, *quarter, "--set", "super_resolution.method=lanczos")["frames"][0]["stages"]
     assert stages["refine"]["psnr"] not in (None, stages["tone"]["psnr"], stages["super_resolution"]["psnr"])
     assert stages["super_resolution"]["psnr"] == pytest.approx(stages["export"]["psnr"], abs=0.1)  # but for JPEG
-    error = report(run, *quarter, status=3)["frames"][0]["error"]
+    error = report(run, *quarter, "--set", "super_resolution.method=none", status=3)["frames"][0]["error"]
     assert "the reference is 48 x 64; the picture is 12 x 16" in error
     assert "refine and super_resolution change the size" in error
 

@@ -20,6 +20,7 @@ from nightisp.pipeline import PIPELINE
 from nightisp.stages import STAGES
 from nightisp.stages.tone import PUBLISHED_CURVE, ToneCurve
 from nightisp.store import Store
+from tests.frames import CLASSICAL
 from tests.strategies import MODEST, SHOT, as_ingested, cfas, noise, orientations, samples_of_mosaics, upright
 from tests.tolerance import STORAGE_OVER_NOISE
 
@@ -62,7 +63,7 @@ def test_sixteen_bits_cost_less_than_a_tenth_of_the_noise_in_display_light(senso
 
 def classical(stage: Any, **given: dict[str, Any]) -> Any:
     """Return the default parameters of a stage, without networks."""
-    return stage.params.model_validate(given.get(stage.name, {"method": "none"} if stage.name == "denoise" else {}))
+    return stage.params.model_validate(given.get(stage.name, CLASSICAL.get(stage.name, {})))
 
 
 def small_chain(image: Any) -> Any:

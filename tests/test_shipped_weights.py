@@ -27,7 +27,7 @@ MOST_BYTES = 40_000_000
 
 
 def test_all_are_whole() -> None:
-    assert {"denoise_unet", "fc4", "mwispnet"} <= set(NAMES)
+    assert {"denoise_unet", "fc4", "mwispnet", "hat"} <= set(NAMES)
     assert set(LIBRARY.verify().values()) == {""}
     assert sum(path.stat().st_size for path in (ROOT / "weights").iterdir()) < MOST_BYTES
 

@@ -12,7 +12,7 @@ from nightisp.image import CFA, DisplayImage, Image, LinearImage, Mosaic, Sample
 from nightisp.pipeline import PIPELINE
 from nightisp.stage import Params, Stage
 from nightisp.stages import STAGES
-from tests.frames import SHIPPED
+from tests.frames import CLASSICAL, SHIPPED
 from tests.strategies import SHOT, as_ingested, flat, mosaic, noise
 from tests.tolerance import FLOAT16, UINT16
 
@@ -181,7 +181,7 @@ def test_record(stage: Stage) -> None:
 
 def chain(image: Any, networks: Any = None, **given: dict[str, Any]) -> Any:
     """Run all pure stages, without networks unless some are given; each takes what the store would give back."""
-    given = given if networks else {"denoise": {"method": "none"}, **given}
+    given = given if networks else {**CLASSICAL, **given}
     for stage in STAGES:
         image = stage(image, params(stage, given.get(stage.name, {})), networks).rounded()
     return image

@@ -23,7 +23,7 @@ from torch import nn
 from nightisp.anscombe import restore
 from nightisp.cameras import all_cameras, find_camera
 from nightisp.errors import ParamsError, RawFileError, RawFileNotFoundError, WeightsError, WeightsMismatchError
-from nightisp.models.weights import Library
+from nightisp.models.weights import Compute, Library
 from nightisp.training.denoising import DenoiseTraining, Denoising
 from nightisp.training.export import export
 from nightisp.training.loop import Schedule, rate, train
@@ -285,7 +285,7 @@ def test_weights_are_exported_with_all_that_makes_them_again(photographs: Photog
 def test_every_trainer_is_there(photographs: Photographs) -> None:
     for stage in TRAINERS:
         params = read_params(stage, ROOT / "training" / "params.yaml")
-        assert open_task(stage, params, photographs).stage == stage
+        assert open_task(stage, params, photographs, Compute(Library([ROOT / "weights"]), "cpu")).stage == stage
 
 
 def test_dvc_goes_from_photographs_to_the_weights_of_every_trainer() -> None:

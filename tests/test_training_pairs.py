@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from nightisp.orientation import orient
 from nightisp.training.loop import train
 from nightisp.training.pairs import align, read_pairs
 from nightisp.training.tasks import open_pairs, read_params
+from tests.frames import CLASSICAL
 from tests.strategies import DAYLIGHT
 
 SIZE = (240, 320)
@@ -57,7 +59,7 @@ def no_networks(name: str) -> None:
 def classical(folder: Path) -> Path:
     """Write parameters that need no network."""
     path = folder / "classical.yaml"
-    path.write_text("denoise: {method: none}\n")
+    path.write_text(json.dumps(CLASSICAL))
     return path
 
 

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from nightisp.models.weights import Library
+from nightisp.errors import ParamsError
+from nightisp.models.weights import Compute, Library
 from nightisp.training.export import export
 from nightisp.training.loop import train
 from nightisp.training.photographs import Photographs
 from nightisp.training.retouching import Night, RefineTraining, Retouching, render
 from nightisp.training.scenes import draw_scene
+from tests.frames import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,21 @@ def test_rendering_gives_the_photograph_back(photographs: Photographs) -> None:
     ratio = float(np.median(rendered / photograph))
     assert 0.8 < ratio < 1.25
     assert np.abs(rendered / ratio - photograph)[8:-8, 8:-8].mean() < 0.01
+
+
+def test_the_network_that_denoises_is_asked(photographs: Photographs) -> None:
+    """What it is told is the night's noise, what it gives is what the other stages see."""
+    photograph = photographs.training[0].astype(np.float32) / 255
+    noisy = night(0.05)
+    noisy = replace(noisy, scene=replace(noisy.scene, noise=((1e-3, 1e-6),) * 3), left=None)
+    networks = Compute(Library([SHIPPED]), "cpu")
+    denoised = render(photograph, noisy, np.random.default_rng(2), networks, "denoise_unet")
+    clean, all_of_it = (render(photograph, replace(noisy, left=left), np.random.default_rng(2)) for left in (1e-9, 1.0))
+    assert np.abs(denoised - clean).mean() < 0.5 * np.abs(all_of_it - clean).mean()
+    with pytest.raises(ParamsError, match="denoise_unet"):
+        task(photographs, denoiser="denoise_unet")
+    other = Retouching(task(photographs).params.model_copy(update={"denoiser": "fc4"}), photographs, networks=networks)
+    assert other.identity["denoiser_sha256"] == networks.library.digest("fc4")
 
 
 def test_less_light_renders_darker(photographs: Photographs) -> None:

@@ -70,13 +70,15 @@ def train(
         task, card = open_pairs(chosen, pairs, runs / name / "pairs", params_file(None), compute, _say)
     else:
         pictures = read_photographs(photographs or [])
-        task, card = open_task(stage, chosen, pictures), pictures.card
+        task, card = open_task(stage, chosen, pictures, compute), pictures.card
         if sources:
             card |= write_sources(pictures, sources, output / "photographs.tsv")
+    begun = compute.library.digest(start) if start else ""  # before these weights take its place
     with _Bar(task.schedule.steps, name) as bar:
         network, progress = run(task, runs / name, where, bar.show, start=compute(start) if start else None)
     target = output / f"{name}.safetensors"
-    written = export(task, network, progress, target, device=where, command=_command(), photographs=card)
+    notes = [f"begun with {start}, SHA-256 {begun}"] if start else []
+    written = export(task, network, progress, target, device=where, command=_command(), photographs=card, notes=notes)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in written["training"]["metrics"].items())
     typer.echo(f"wrote {target}: {figures}")
 

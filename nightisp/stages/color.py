@@ -12,7 +12,7 @@ from nightisp.errors import ImageTypeError, NoGroundError
 from nightisp.image import Balance, LinearImage, Samples, Shot, Triple
 from nightisp.stage import Params, Stage
 
-_FINAL = {"as_shot", "as_shot_fc4", "gains", "kelvin"}  # methods that `auto` leaves as they are
+_FINAL = {"as_shot", "as_shot_fc4", "fc4", "gains", "kelvin"}  # methods that `auto` leaves as they are
 
 
 class ColorParams(Params):
@@ -20,7 +20,7 @@ class ColorParams(Params):
 
     second_white_balance: Literal["auto", "shades_of_gray", "none"] = Field(
         "auto",
-        description="Shades of Gray on RGB; auto: not after as-shot, gains or kelvin",
+        description="Shades of Gray on RGB; auto: not after FC4, as-shot, gains or kelvin",
     )
     strength: float = Field(1.0, ge=0, le=1, description="share of the second white balance that is applied")
     norm: float = Field(2.2, ge=1, le=20, description="p of its Minkowski norm")

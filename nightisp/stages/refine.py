@@ -20,7 +20,7 @@ class RefineParams(Params):
     """Parameters of refinement."""
 
     method: Literal["mwispnet", "none"] = Field(
-        "none", description="MWISPNet, which gives a quarter of width and height; or the picture as it is"
+        "mwispnet", description="MWISPNet, which gives a quarter of width and height; or the picture as it is"
     )
     weights: str = Field("mwispnet", min_length=1, description="weights of MWISPNet")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="what the network computes in")

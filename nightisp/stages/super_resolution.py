@@ -18,7 +18,7 @@ class SuperResolutionParams(Params):
     """Parameters of super-resolution."""
 
     method: Literal["hat", "lanczos", "none"] = Field(
-        "none", description="HAT, Lanczos interpolation, or the picture at the size that refinement left it"
+        "hat", description="HAT, Lanczos interpolation, or the picture at the size that refinement left it"
     )
     weights: str = Field("hat", min_length=1, description="weights of HAT")
     tile: int = Field(256, ge=32, le=4096, multiple_of=_WINDOW, description="side of HAT's tiles before enlarging")

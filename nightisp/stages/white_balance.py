@@ -25,7 +25,7 @@ _WITHOUT_AS_SHOT = (
 class WhiteBalanceParams(Params):
     """Parameters of white balance."""
 
-    method: Method = Field("gray_world", description="where the gains come from")
+    method: Method = Field("fc4", description="where the gains come from")
     weights: tuple[str, ...] = Field(
         ("fc4",), min_length=1, description="weights of FC4; gains of several are averaged"
     )

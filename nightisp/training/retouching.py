@@ -14,19 +14,21 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from nightisp.bayer import PHASE, apply_gains
+from nightisp.bayer import PHASE, apply_gains, pack, unpack
+from nightisp.errors import ParamsError
 from nightisp.image import Balance, DisplayImage, LinearImage, Mosaic, Samples, Shot
 from nightisp.metrics import ciede2000, psnr, ssim
 from nightisp.models import PRESETS, build
+from nightisp.models.weights import Compute
 from nightisp.noise import add_noise
-from nightisp.stage import Params
-from nightisp.stages import color, demosaic, tone
+from nightisp.stage import Networks, Params
+from nightisp.stages import color, demosaic, denoise, tone
 from nightisp.stages.white_balance import to_gains
 from nightisp.training.inversion import sample_mosaic
 from nightisp.training.loop import Arrays, Metrics, Schedule
 from nightisp.training.pairs import Pairs
 from nightisp.training.photographs import Photographs, shrunk, varied
-from nightisp.training.scenes import Scene, balanced_light, draw_scene, light_on_sensor
+from nightisp.training.scenes import Scene, balanced_light, draw_scene, expose, light_on_sensor
 
 Array = NDArray[np.float32]
 REDUCTION = 4
@@ -40,10 +42,13 @@ class RefineTraining(Params):
     reduction: int = Field(8, ge=1, description="of its channel attention")
     crop: int = Field(256, ge=64, multiple_of=32, description="side of a sample")
     pictures: int = Field(24, ge=1, description="rendered pictures in a pool")
+    region: int = Field(2048, ge=64, multiple_of=4, description="largest side of them; denoising takes its time")
     scale: tuple[float, float] = Field((0.25, 0.8), description="bounds of the factor that photographs are shrunk by")
     exposure_ev: tuple[float, float] = Field((-1.0, 0.7), description="mean and deviation of how wrong the exposure is")
     cast: float = Field(0.06, ge=0, description="deviation of the logarithm of the gains of red and blue")
     noise: tuple[float, float] = Field((0.01, 0.15), description="bounds of the share of variance that denoising left")
+    denoiser: str | None = Field(None, min_length=1, description="weights of the U-Net for nights; or none")
+    denoised: float = Field(0.8, ge=0, le=1, description="share of nights that it denoises; the rest have white noise")
     schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}), description="of the optimizer")
 
 
@@ -55,6 +60,12 @@ class Retouching:
     photographs: Photographs
     stage: str = field(default="refine", init=False)
     network: str = field(default="mwispnet_s", init=False)
+    networks: Compute | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise `ParamsError` if there are no weights to denoise with."""
+        if self.params.denoiser and self.networks is None:
+            raise ParamsError(f"denoiser: {self.params.denoiser}: expected weights to take it from, or null")
 
     @property
     def overrides(self) -> Mapping[str, Any]:
@@ -69,8 +80,11 @@ class Retouching:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Parameters and digest of the photographs."""
-        return {**self.params.model_dump(mode="json", exclude={"schedule"}), "photographs": self.photographs.digest}
+        """Parameters, digest of the photographs, and that of the U-Net if one denoises."""
+        digests = {"photographs": self.photographs.digest}
+        if self.params.denoiser and self.networks:
+            digests["denoiser_sha256"] = self.networks.library.digest(self.params.denoiser)
+        return {**self.params.model_dump(mode="json", exclude={"schedule"}), **digests}
 
     @property
     def card(self) -> Mapping[str, Any]:
@@ -88,8 +102,9 @@ class Retouching:
         pairs = []
         for number in rng.integers(len(self.photographs.training), size=self.params.pictures):
             photograph = _cut(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
+            photograph = _part(photograph, self.params.region, rng)
             if min(photograph.shape[:2]) >= self.params.crop:
-                pairs.append((render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
+                pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
         return pairs
 
     def draw(self, pool: list[tuple[Array, Array]], rng: np.random.Generator) -> Arrays:
@@ -110,8 +125,15 @@ class Retouching:
         mean, deviation = self.params.exposure_ev
         level = float(lit.mean()) * 2.0 ** float(np.clip(rng.normal(mean, deviation), -3, 1))
         red, blue = np.exp(rng.normal(0, self.params.cast, 2)).tolist()
-        left = float(np.exp(rng.uniform(*np.log(self.params.noise))))
-        return Night(replace(scene, level=level), (red, 1.0, blue), left, "dng" if rng.random() < 0.7 else "published")
+        left: float | None = float(np.exp(rng.uniform(*np.log(self.params.noise))))
+        matrix = "dng" if rng.random() < 0.7 else "published"
+        if self.params.denoiser and rng.random() < self.params.denoised:
+            left = None
+        return Night(replace(scene, level=level), (red, 1.0, blue), left, matrix)
+
+    def render(self, photograph: Array, night: Night, rng: np.random.Generator) -> Samples:
+        """Return what the stages make of a night, see `render`."""
+        return render(photograph, night, rng, self.networks, self.params.denoiser or "")
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         """Return the mean absolute difference to the photograph."""
@@ -145,7 +167,7 @@ class Retouching:
             photograph = _cut(shrunk(pixels, 0.5), 32)
             for night in range(3):
                 rng = np.random.default_rng((2023, number, night))
-                pairs.append((render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
+                pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
         return pairs
 
 
@@ -189,25 +211,34 @@ class PairRetouching(Retouching):
 class Night:
     """A scene, and what the stages before refinement leave wrong about it.
 
-    `cast` multiplies the true gains, `left` is the share of the noise's variance that denoising left, `matrix` is
-    `color.matrix`.
+    `cast` multiplies the true gains, `left` is the share of the noise's variance that denoising left, None if the
+    U-Net is to denoise, `matrix` is `color.matrix`.
     """
 
     scene: Scene
     cast: tuple[float, float, float]
-    left: float
+    left: float | None
     matrix: str
 
 
-def render(photograph: Array, night: Night, rng: np.random.Generator) -> Samples:
-    """Return what `demosaic`, `color` and `tone` make of a night: display light, float32 (H, W, 3) in [0, 1].
+def render(
+    photograph: Array,
+    night: Night,
+    rng: np.random.Generator,
+    networks: Networks | None = None,
+    denoiser: str = "",
+) -> Samples:
+    """Return what the first six stages make of a night: display light, float32 (H, W, 3) in [0, 1].
 
-    Denoising and white balance stand for themselves: less noise, and gains that are off by a cast.
+    For white balance stand gains that are off by a cast; for denoising, where the night says so, less noise.
     """
     scene = night.scene
     light = sample_mosaic(light_on_sensor(photograph, scene), PHASE).astype(np.float32)
-    shot, read = scene.noise[1]
-    noisy = np.minimum(add_noise(light, shot * night.left, read * night.left, rng), 1)
+    if night.left is None:
+        noisy = _denoised(unpack(expose(pack(light), scene, rng)), scene, networks, denoiser)
+    else:
+        shot, read = scene.noise[1]
+        noisy = np.minimum(add_noise(light, shot * night.left, read * night.left, rng), 1)
     r, g, b = (gain * off for gain, off in zip(to_gains(scene.illuminant), night.cast, strict=True))
     gains = (r, g, b)
     mosaic = Mosaic(
@@ -220,6 +251,13 @@ def render(photograph: Array, night: Night, rng: np.random.Generator) -> Samples
     linear = color.STAGE(linear, color.ColorParams.model_validate({"matrix": night.matrix}))
     rendered: DisplayImage = tone.STAGE(linear, tone.STAGE.params())
     return rendered.samples
+
+
+def _denoised(noisy: Samples, scene: Scene, networks: Networks | None, denoiser: str) -> Samples:
+    mosaic = Mosaic(noisy, cfa=PHASE, shot=Shot(noise_profile=scene.noise))
+    params = denoise.DenoiseParams.model_validate({"weights": denoiser, "noise": "file", "precision": "bfloat16"})
+    denoised: Mosaic = denoise.STAGE(mosaic, params, networks)
+    return denoised.samples
 
 
 def _begin_as_average(network: Any) -> None:
@@ -253,6 +291,11 @@ def _begin_as_average(network: Any) -> None:
 def _cut(photograph: Array, multiple: int) -> Array:
     height, width = (side // multiple * multiple for side in photograph.shape[:2])
     return photograph[:height, :width]
+
+
+def _part(photograph: Array, side: int, rng: np.random.Generator) -> Array:
+    top, left = (int(rng.integers(max(0, length - side) + 1)) for length in photograph.shape[:2])
+    return photograph[top : top + side, left : left + side]
 
 
 def _quarter(pixels: Array) -> Array:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from nightisp.errors import ParamsError
 
 if TYPE_CHECKING:
-    from nightisp.stage import Networks, Params
+    from nightisp.models.weights import Compute
+    from nightisp.stage import Params
     from nightisp.training.loop import Task
     from nightisp.training.photographs import Photographs
 
@@ -68,14 +69,15 @@ def read_params(stage: str, path: Path | None, settings: Sequence[str] = ()) -> 
         raise ParamsError("\n".join(f"{path or '--set'}: {stage}.{fault}" for fault in faults)) from None
 
 
-def open_task(stage: str, params: Params, photographs: Photographs) -> Task:
-    """Return a task on some photographs."""
+def open_task(stage: str, params: Params, photographs: Photographs, networks: Compute | None = None) -> Task:
+    """Return a task on some photographs; refinement takes `networks` to denoise with."""
     trainer = TRAINERS[stage]
-    return getattr(import_module(trainer.module), trainer.task)(params, photographs)  # type: ignore[no-any-return]
+    more = {"networks": networks} if stage == "refine" else {}
+    return getattr(import_module(trainer.module), trainer.task)(params, photographs, **more)  # type: ignore[no-any-return]
 
 
 def open_pairs(
-    params: Params, folder: Path, keep: Path, rendering: Path | None, networks: Networks, tell: Callable[[str], None]
+    params: Params, folder: Path, keep: Path, rendering: Path | None, networks: Compute, tell: Callable[[str], None]
 ) -> tuple[Task, dict[str, Any]]:
     """Return the task of refinement on a photographer's own pairs, and what a model card says of them.
 
@@ -93,7 +95,7 @@ def open_pairs(
     for line in pairs.refused:
         tell(f"left out: {line}")
     card = {"pairs": len(pairs.training), "held_out": len(pairs.held_out), "sha256": pairs.digest}
-    return PairRetouching(params, Photographs((), (), {}), pairs), card
+    return PairRetouching(params, Photographs((), (), {}), pairs, networks=networks), card
 
 
 def _set(section: dict[str, Any], setting: str) -> None:

@@ -54,7 +54,7 @@ def test_auto_leaves_a_white_balance_that_was_chosen(method: str) -> None:
         color(picture, params(second_white_balance=second, **IDENTITY)).samples
         for second in ("auto", "none", "shades_of_gray")
     )
-    chosen = method in ("as_shot", "as_shot_fc4", "gains", "kelvin")
+    chosen = method in ("as_shot", "as_shot_fc4", "fc4", "gains", "kelvin")
     assert np.array_equal(found, none if chosen else full)
     assert not np.array_equal(none, full)
 
