@@ -42,7 +42,7 @@ MEASURES = ("psnr", "ssim", "ciede2000")
 
 
 def main() -> None:
-    cv2.setLogLevel(2)  # RawTherapee's and darktable's TIFF hold tags that OpenCV warns of
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # the TIFFs hold tags that OpenCV warns of
     parser = argparse.ArgumentParser(prog="benchmarks/end_to_end.py", description=__doc__)
     parser.add_argument("nights", type=Path, help="folder that `nightisp synthesize` wrote")
     parser.add_argument("--pictures", type=Path, help="folder to keep the finished pictures in")
