@@ -93,7 +93,7 @@ def nightisp(store: Path, weights: Path, settings: tuple[str, ...]) -> Developer
         command += ["--output", str(folder), "--store", str(store), "--weights", str(weights)]
         for setting in (*settings, "export.format=png", "export.bit_depth=16"):
             command += ["--set", setting]
-        subprocess.run(command, check=True, capture_output=True)
+        run(command)
 
     return develop
 
@@ -110,7 +110,7 @@ def rawpy_default(raws: list[Path], folder: Path) -> None:
 def rawtherapee(raws: list[Path], folder: Path) -> None:
     """Develop with RawTherapee's default profile for raws."""
     command = ["rawtherapee-cli", "-o", str(folder), "-t", "-b16", "-Y", "-d", "-c", *map(str, raws)]
-    subprocess.run(command, check=True, capture_output=True)
+    run(command)
 
 
 def darktable(raws: list[Path], folder: Path) -> None:
@@ -120,7 +120,14 @@ def darktable(raws: list[Path], folder: Path) -> None:
             command = ["darktable-cli", str(path), str(folder / f"{path.stem}.tif"), "--icc-type", "SRGB", "--core"]
             command += ["--configdir", configuration, "--library", ":memory:"]
             command += ["--conf", "plugins/imageio/format/tiff/bpp=16"]
-            subprocess.run(command, check=True, capture_output=True)
+            run(command)
+
+
+def run(command: list[str]) -> None:
+    """Run a program, and say what it said if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[0]}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 def measure(raws: list[Path], references: Path, folder: Path) -> dict[str, float]:
@@ -128,7 +135,10 @@ def measure(raws: list[Path], references: Path, folder: Path) -> dict[str, float
     values = []
     for path in raws:
         reference = read(references / f"{path.stem}.png")
-        picture = read(next(folder.glob(f"{path.stem}*.[pt][ni][gf]")))
+        made = [made for suffix in (".png", ".tif") if (made := folder / f"{path.stem}{suffix}").is_file()]
+        if not made:
+            raise SystemExit(f"{folder}: no picture was made of {path.name}")
+        picture = read(made[0])
         height, width = (min(a, b) for a, b in zip(picture.shape[:2], reference.shape[:2], strict=True))
         if min(height / reference.shape[0], width / reference.shape[1]) < 0.95:
             raise SystemExit(f"{path}: the picture in {folder} is {width} x {height}, too small to compare")

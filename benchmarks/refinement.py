@@ -48,13 +48,14 @@ def main() -> None:
     photographs = read_photographs([SHARED / "data/night"])
     task = open_task("refine", read_params("refine", ROOT / "training/params.yaml"), photographs, networks)
     figures = {}
+    for number, (_, finished) in enumerate(task.held_out):  # type: ignore[attr-defined]
+        keep(options.pictures, f"{number:02d}_photograph", finished)
     for name, method in methods.items():
         rows = []
         for number, (rendered, finished) in enumerate(task.held_out):  # type: ignore[attr-defined]
             picture = method(rendered)
             rows.append((psnr(picture, finished), ssim(picture, finished), ciede2000(picture, finished)))
             keep(options.pictures, f"{number:02d}_{name}", picture)
-            keep(options.pictures, f"{number:02d}_photograph", finished)
         figures[name] = dict(zip(("psnr", "ssim", "ciede2000"), np.mean(rows, axis=0).tolist(), strict=True))
         row = figures[name]
         print(f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} | {row['ciede2000']:.2f} |", flush=True)

@@ -16,7 +16,8 @@ from nightisp.models.weights import Compute, Library
 from nightisp.training.export import export
 from nightisp.training.loop import train
 from nightisp.training.photographs import Photographs
-from nightisp.training.retouching import Night, RefineTraining, Retouching, render
+from nightisp.training.rendering import Night, render
+from nightisp.training.retouching import RefineTraining, Retouching
 from nightisp.training.scenes import draw_scene
 from tests.frames import SHIPPED
 

@@ -321,7 +321,7 @@ def test_digests_need_no_torch(tmp_path):
         f"library = Library([Path({str(tmp_path)!r})]); library.digest('denoise_unet'); library.entries()\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+    assert subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_the_name_of_the_checkpoint_makes_no_difference(tmp_path: Path) -> None:

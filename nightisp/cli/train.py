@@ -16,7 +16,7 @@ from nightisp.cli.common import DeviceOption, open_library
 from nightisp.project import params_file
 
 if TYPE_CHECKING:
-    from nightisp.training.loop import Progress
+    from nightisp.training.checkpoints import Progress
 
 
 def train(

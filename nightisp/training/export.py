@@ -12,7 +12,8 @@ from torch import nn
 
 from nightisp import __version__
 from nightisp.models.weightfile import SUFFIX, write
-from nightisp.training.loop import Progress, Task, validated
+from nightisp.training.checkpoints import Progress
+from nightisp.training.loop import Task, validated
 
 HALF_MAY_COST = 0.02
 """By how much the main metric may fall for half precision to be kept: a fiftieth of a decibel."""

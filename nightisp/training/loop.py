@@ -5,14 +5,10 @@ What step n sees depends on the seed and on n alone, so that a run that was brok
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,15 +18,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from nightisp.errors import ParamsError, WeightsError, WeightsMismatchError
+from nightisp.errors import WeightsError, WeightsMismatchError
 from nightisp.models.weightfile import mismatch
-from nightisp.publish import publish
 from nightisp.stage import Params
+from nightisp.training.checkpoints import Progress, resume, save
 
 Arrays = tuple[NDArray[Any], ...]
 Metrics = dict[str, float]
 
-CHECKPOINT = "checkpoint.pt"
 _AHEAD = 3  # batches made while the network trains
 
 
@@ -106,17 +101,6 @@ class Task(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    loss: float = float("nan")
-    metrics: Metrics = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-
 def train(
     task: Task,
     folder: Path,
@@ -169,7 +153,7 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
     )
-    progress = _resume(task, folder, network, averaged, optimizer)
+    progress = resume(task, folder, network, averaged, optimizer)
     saved = time.monotonic()
     for step, arrays in _batches(task, progress.step):
         begun = time.monotonic()
@@ -199,7 +183,7 @@ def train(
                 {"step": progress.step, "seconds": round(progress.seconds), "loss": progress.loss, **progress.metrics}
             )
         if last or time.monotonic() - saved > schedule.checkpoint_every:
-            _save(task, folder, network, averaged, optimizer, progress)
+            save(task, folder, network, averaged, optimizer, progress)
             saved = time.monotonic()
         tell(progress)
     if not progress.metrics:
@@ -283,70 +267,3 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
     with torch.no_grad():
         torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
-
-
-def _identity(task: Task) -> str:
-    fixed = {key: value for key, value in task.schedule.model_dump().items() if key not in _FREE}
-    return json.dumps({"network": task.network, **task.identity, "schedule": fixed}, sort_keys=True)
-
-
-_FREE = {"steps", "decay", "validate_every", "checkpoint_every"}  # may change while a run goes
-
-
-def _save(
-    task: Task, folder: Path, network: nn.Module, averaged: nn.Module, optimizer: Any, progress: Progress
-) -> None:
-    content = io.BytesIO()
-    state = {
-        "identity": _identity(task),
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": vars(progress),
-    }
-    torch.save(state, content)
-    publish(content.getvalue(), folder / CHECKPOINT)
-    if progress.curve:
-        publish(_as_csv(progress.curve), folder / "curve.csv")
-        metrics = {"step": progress.step, "seconds": round(progress.seconds), **progress.metrics}
-        publish((json.dumps(metrics, indent=1) + "\n").encode(), folder / "metrics.json")
-
-
-def _as_csv(curve: list[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(curve[-1]), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in curve)
-    return text.getvalue().encode()
-
-
-def _resume(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, optimizer: Any) -> Progress:
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return Progress()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = json.loads(state["identity"])
-    except Exception as error:  # torch has no error of its own for a file that is torn
-        raise WeightsMismatchError(
-            f"{path}: is no checkpoint that can be read ({type(error).__name__}); remove it"
-        ) from error
-    ours = json.loads(_identity(task))
-    if theirs != ours:
-        differs = min(_leaves(theirs).items() ^ _leaves(ours).items())[0]
-        raise WeightsMismatchError(
-            f"{path}: belongs to another run ({differs} is different); remove the folder, or choose another with --runs"
-        )
-    network.load_state_dict(state["network"])
-    averaged.load_state_dict(state["averaged"])
-    optimizer.load_state_dict(state["optimizer"])
-    progress = Progress(**state["progress"])
-    if progress.step > task.schedule.steps:
-        raise ParamsError(f"{path}: is at step {progress.step} already; expected steps: {progress.step} or more")
-    return progress
-
-
-def _leaves(tree: Any, name: str = "") -> dict[str, str]:
-    if isinstance(tree, Mapping):
-        return {k: v for key, value in tree.items() for k, v in _leaves(value, f"{name}.{key}".strip(".")).items()}
-    return {name: json.dumps(tree)}
