@@ -1,7 +1,11 @@
-"""Measure seconds and peak memory of every stage on one raw: `make bench`.
+"""Measure nightisp on this machine: `make bench`, or one part of it: `make bench ARGS="--only stages networks"`.
 
-Each stage runs in a process of its own on the artifact of the stage before, so that its peak memory is its own. The
-networks carry random weights of the published shapes, which cost what trained ones cost.
+stages      seconds, megapixels/s, achieved FLOP/s and peak memory of every stage, each in a process of its own
+networks    each network against the plain way of its paper's release, side by side in one process
+programs    the whole pipeline against rawpy, darktable and RawTherapee on the same raw
+changes     one raw cold, after a change of gamma, wholly cached, and as a draft
+sizes       a cold run against megapixels
+frames      1, 10 and 100 frames, cold and cached, with and without Prefect
 """
 
 from __future__ import annotations
@@ -9,122 +13,281 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import machine
 import numpy as np
+import plain
+import torch
+from end_to_end import darktable, rawpy_default, rawtherapee
+from plot import plot
 
 from nightisp.dng import write_dng
 from nightisp.image import CFA, ColorMatrix, Mosaic, Shot
+from nightisp.models.evaluation import prepared, resolved
+from nightisp.models.heap import keep_freed_memory
+from nightisp.models.tiling import Planes, blended, exact
+from nightisp.models.tiling import whole as once
+from nightisp.models.weights import Library
+from nightisp.noise import add_noise
 from nightisp.pipeline import NAMES
 
-SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
+ROOT = Path(__file__).parents[1]
 MAIN = "from nightisp.cli import main; main()"
-NETWORKS = {
-    "denoise": ("denoise_unet", "unet"),
-    "white_balance": ("fc4", "fc4"),
-    "refine": ("mwispnet", "mwispnet"),
-    "super_resolution": ("hat", "hat"),
-}
+NETWORKS = {"denoise": "denoise_unet", "refine": "mwispnet", "super_resolution": "hat"}
+CHANNELS = {"denoise": 4, "refine": 3, "super_resolution": 3}
+SAMPLES = {"denoise": 1 / 4, "refine": 1, "super_resolution": 1 / 16}  # that the network sees, for each photosite
+SHOT = Shot(
+    camera="synthetic",
+    iso=1600,
+    as_shot_neutral=(0.6, 1.0, 0.5),
+    noise_profile=((1e-3, 1e-6),),
+    color_matrices=(ColorMatrix(xyz_to_camera=((0.8, -0.2, -0.1), (-0.4, 1.2, 0.2), (0.0, 0.1, 0.6)), illuminant=21),),
+)
+Figures = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
-    parser.add_argument(
-        "--raw", type=Path, help="default: the Hero8 of the shared raws, else a synthetic 12 megapixels"
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--without", nargs="*", default=[], choices=NETWORKS, help="stages whose networks are left off")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"), help="where to write the figures")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts, all unless given")
+    parser.add_argument("--megapixels", type=float, default=18.0, help="size of the raw (default: 18)")
+    parser.add_argument(
+        "--json", type=Path, default=ROOT / "benchmarks/results.json", help="where the figures are kept"
+    )
     options = parser.parse_args()
+    keep_freed_memory()
+    figures = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    figures["machine"] = {**machine.describe(), "ceilings": machine.ceilings()}
+    say_ceilings(figures["machine"]["ceilings"])
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        raw = options.raw or default_raw(work)
-        chosen = [stage for stage in NETWORKS if stage not in options.without]
-        make_weights(work / "weights", chosen)
-        classical = measure(raw, work / "classical", work / "weights", [])
-        networks = measure(raw, work / "networks", work / "weights", chosen)
-    figures = {"machine": machine(), "raw": raw.name, "classical": classical, "networks": networks}
-    options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(as_table(figures))
+        for part in options.only:
+            print(f"\n{part}", flush=True)
+            work = Path(folder, part)
+            work.mkdir()
+            figures[part] = PARTS[part](work, options.megapixels, figures["machine"]["ceilings"])
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if {"sizes", "frames"} <= set(figures):
+        plot(figures, ROOT / "docs/images/cost.png")
 
 
-def default_raw(work: Path) -> Path:
-    real = SHARED / "data/raw/gopro_hero8__Hero8.dng"
-    if real.is_file():
-        return real
-    print(f"{real} is not there: measuring on 12 synthetic megapixels")
-    rng = np.random.default_rng(0)
-    samples = np.abs(rng.normal(0.05, 0.02, (3000, 4000))).astype(np.float32)
-    matrix = ColorMatrix(xyz_to_camera=((0.8, -0.2, -0.1), (-0.4, 1.2, 0.2), (0.0, 0.1, 0.6)))
-    path = work / "synthetic.dng"
-    write_dng(Mosaic(samples, cfa=CFA.RGGB, shot=Shot(camera="synthetic", color_matrices=(matrix,))), path)
+def stages(work: Path, megapixels: float, ceilings: Figures) -> Figures:
+    """Run each stage on the artifact of the stage before."""
+    raw, found = synthetic(work / "raw.dng", megapixels), {}
+    library = Library([ROOT / "weights"])
+    print("| stage | s | MP/s | GFLOP/s | of the ceiling | peak, MB |\n|---|---|---|---|---|---|")
+    for stage in NAMES:
+        report = render(work, raw, f"--until={stage}")
+        seconds = report["frames"][0]["seconds"][stage]
+        row = found[stage] = {
+            "seconds": seconds,
+            "megapixels_per_second": megapixels / seconds if seconds else None,
+            "peak_mb": report["peak_rss_bytes"] / 1e6,
+        }
+        speed = "| |"
+        if stage in NETWORKS:
+            flops = flops_per_sample(library, stage) * SAMPLES[stage] * megapixels * 1e6
+            share = flops / seconds / ceilings[resolved("auto", "cpu")]["convolution"]
+            row |= {"flops_per_second": flops / seconds, "share_of_ceiling": share}
+            speed = f"| {flops / seconds / 1e9:.0f} | {share:.0%}"
+        print(f"| {stage} | {seconds:.2f} | {megapixels / seconds:.1f} {speed} | {row['peak_mb']:.0f} |", flush=True)
+    total = sum(row["seconds"] for row in found.values())
+    print(f"| together | {total:.1f} | {megapixels / total:.2f} | | | |")
+    return {"megapixels": megapixels, **found}
+
+
+def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
+    """Run each network on a picture of 4 (HAT: 0.4) megapixels, ours and the plain way."""
+    rng, library, found = np.random.default_rng(1), Library([ROOT / "weights"]), {}
+    sizes = {"denoise": (4, 1024, 1024), "refine": (3, 2048, 2048), "super_resolution": (3, 512, 768)}
+    print("| network | ours, s | ours, float32, s | plain, s | ratio | PSNR to plain, dB |\n|---|---|---|---|---|---|")
+    for stage, shape in sizes.items():
+        network = library.load(NETWORKS[stage])
+        published = plain.as_published(network)
+        planes = rng.random(shape).astype(np.float32) * (30 if stage == "denoise" else 1)
+
+        def ours(precision: Any, stage: str = stage, network: Any = network, planes: Planes = planes) -> Planes:
+            match stage:
+                case "denoise":
+                    return exact(network, planes, multiple=4, precision=precision)
+                case "refine":
+                    return once(network, planes, multiple=32, scale=Fraction(1, 4), precision=precision)
+            return blended(network, planes, tile=512, overlap=16, multiple=16, scale=4, precision=precision)
+
+        def as_released(stage: str = stage, published: Any = published, planes: Planes = planes) -> Planes:
+            if stage == "super_resolution":
+                return plain.tiled(published, planes)
+            return plain.whole(published, planes, 4 if stage == "denoise" else 32)
+
+        reference = as_released()
+        seconds = {
+            "ours": machine.best(lambda ours=ours: ours("auto"), 2),
+            "float32": machine.best(lambda ours=ours: ours("float32"), 1),
+            "plain": machine.best(as_released, 1),
+        }
+        difference = np.mean((ours("auto").astype(np.float64) - reference) ** 2)
+        peak = float(np.abs(planes).max()) if stage == "denoise" else 1.0
+        near = float(10 * np.log10(peak**2 / difference))
+        found[NETWORKS[stage]] = {**seconds, "ratio": seconds["plain"] / seconds["ours"], "psnr_to_plain": near}
+        print(
+            f"| {NETWORKS[stage]} | {seconds['ours']:.2f} | {seconds['float32']:.2f} | {seconds['plain']:.2f} "
+            f"| {seconds['plain'] / seconds['ours']:.1f} | {near:.1f} |",
+            flush=True,
+        )
+    return found
+
+
+def programs(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
+    """Develop one raw by each program, as it does when nobody tells it anything; wall time with its start."""
+    import shutil
+
+    raw = synthetic(work / "raw.dng", megapixels)
+    developers: dict[str, Callable[[], object]] = {
+        "nightisp": lambda: render(work, raw),
+        "rawpy": lambda: rawpy_default([raw], work),
+    }
+    if shutil.which("rawtherapee-cli"):
+        developers["RawTherapee"] = lambda: rawtherapee([raw], work)
+    if shutil.which("darktable-cli"):
+        developers["darktable"] = lambda: darktable([raw], work)
+    found = {name: {"seconds": timed(develop)} for name, develop in developers.items()}
+    for name, row in found.items():
+        row["ratio"] = row["seconds"] / found["nightisp"]["seconds"]
+        print(f"| {name} | {row['seconds']:.1f} s | {row['ratio']:.2f} of nightisp |", flush=True)
+    return found
+
+
+def changes(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
+    """Run one raw cold and again; what a change of gamma costs beside the stages that it reaches."""
+    raw = synthetic(work / "raw.dng", megapixels)
+    cold = render(work, raw)
+    gamma = render(work, raw, "--set=tone.gamma=2.8")
+    cached = render(work, raw, "--set=tone.gamma=2.8")
+    draft = render(work, raw, "--draft", store="drafts")
+    reached = NAMES[NAMES.index("tone") :]
+    found = {
+        "cold": cold["wall_seconds"],
+        "gamma": gamma["wall_seconds"],
+        "gamma_expected": sum(cold["frames"][0]["seconds"][stage] for stage in reached),
+        "cached": cached["wall_seconds"],
+        "draft": draft["wall_seconds"],
+    }
+    for name, seconds in found.items():
+        print(f"| {name.replace('_', ', ')} | {seconds:.2f} s | {seconds / found['cold']:.3f} of cold |", flush=True)
+    assert set(gamma["frames"][0]["seconds"]) == set(reached), "a change of gamma reached other stages"
+    return found
+
+
+def sizes(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
+    """Run raws of several sizes cold."""
+    found = {}
+    for megapixels in (1.5, 3, 6, 12, 24):
+        report = render(work, synthetic(work / f"{megapixels:g}.dng", megapixels))
+        row = found[f"{megapixels:g}"] = {
+            "seconds": sum(report["frames"][0]["seconds"].values()),
+            "wall_seconds": report["wall_seconds"],
+            "peak_mb": report["peak_rss_bytes"] / 1e6,
+        }
+        print(f"| {megapixels:g} MP | {row['wall_seconds']:.1f} s | {row['peak_mb']:.0f} MB |", flush=True)
+    return found
+
+
+def frames(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
+    """Run many small frames of an eighth of a megapixel, so that what is not computing shows."""
+    found: Figures = {}
+    for engine in ("local", "prefect"):
+        for count in (1, 10, 100):
+            folder = work / engine / str(count)
+            for number in range(count):
+                synthetic(folder / "raws" / f"frame{number:03}.dng", 0.125, seed=number)
+            row = found.setdefault(engine, {}).setdefault(str(count), {})
+            for state in ("cold", "cached"):
+                report: Figures = {}
+                row[state] = timed(
+                    lambda f=folder, e=engine, r=report: r.update(render(f, f / "raws", f"--engine={e}"))
+                )
+                assert all(frame["outcome"] == "rendered" for frame in report["frames"])
+                computing = sum(sum(frame["seconds"].values()) for frame in report["frames"])
+                row[f"{state}_peak_mb"] = report["peak_rss_bytes"] / 1e6
+                print(
+                    f"| {engine} | {count} | {state} | {row[state]:.2f} s | of that {computing:.2f} computing |",
+                    flush=True,
+                )
+    for count in ("10", "100"):
+        for state in ("cold", "cached"):
+            more = found["prefect"][count][state] - found["prefect"]["1"][state]
+            less = found["local"][count][state] - found["local"]["1"][state]
+            each = 1000 * (more - less) / ((int(count) - 1) * len(NAMES))
+            found["prefect"][count][f"{state}_ms_a_task"] = each
+            print(f"| Prefect over local, {count} frames, {state} | {each:.1f} ms a task |")
+    return found
+
+
+def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
+    """Write a raw of smooth light and real noise, three by two."""
+    rng = np.random.default_rng(seed)
+    height = round((megapixels * 1e6 / 1.5) ** 0.5 / 4) * 4
+    width = round(height * 1.5 / 4) * 4
+    y, x = (np.linspace(0, 1, side, dtype=np.float32) for side in (height, width))
+    waves = np.outer(np.sin(9 * y) ** 2, np.cos(14 * x) ** 2)
+    light = 0.02 + 0.3 * waves**3 + 0.1 * (rng.random((height, width), np.float32) > 0.999)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noisy = np.minimum(add_noise(light.astype(np.float32), 1e-3, 1e-6, rng), 1)
+    write_dng(Mosaic(noisy, cfa=CFA.RGGB, shot=SHOT), path, black_level=512, white_level=15871, bits=14)
     return path
 
 
-def make_weights(folder: Path, stages: list[str]) -> None:
-    import torch
-
-    from nightisp.models import build
-    from nightisp.models.checkpoints import import_checkpoint
-
-    for stage in stages:
-        name, _ = NETWORKS[stage]
-        torch.manual_seed(0)
-        checkpoint = folder.parent / f"{name}.pth"
-        network = build(name)
-        if name == "fc4":  # random weights see no light at all; positive ones do, at the same cost
-            for parameter in network.parameters():
-                parameter.data.abs_()
-        torch.save(network.state_dict(), checkpoint)
-        import_checkpoint(stage, [checkpoint], folder)
+def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
+    """Run `nightisp flow run` in a process of its own; return its account."""
+    command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
+    command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}"]
+    if not any(setting.startswith("--engine") for setting in settings):
+        command.append("--engine=local")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *settings], env=environment, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(settings)}: {done.stderr}{done.stdout}")
+    return dict(json.loads(done.stdout))
 
 
-def measure(raw: Path, work: Path, weights: Path, networks: list[str]) -> dict[str, dict[str, float]]:
-    """Return seconds and peak memory of each stage."""
-    settings = [f"--set={stage}.method={NETWORKS[stage][1]}" for stage in networks]
-    figures = {}
-    for stage in NAMES:
-        command = [sys.executable, "-c", MAIN, "flow", "run", "--engine", "local", "--json", f"--input={raw}"]
-        command += [f"--output={work}/output", f"--store={work}/store", f"--weights={weights}", f"--until={stage}"]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run([*command, *settings], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{stage}: {done.stderr}{done.stdout}")
-        report = json.loads(done.stdout)
-        seconds = report["frames"][0]["seconds"][stage]
-        figures[stage] = {
-            "seconds": seconds,
-            "peak_mb": round(report["peak_rss_bytes"] / 1e6),
-            "wall": report["wall_seconds"],
-        }
-        print(f"{stage:<17} {seconds:9.2f} s {figures[stage]['peak_mb']:7.0f} MB", flush=True)
-    return figures
+def flops_per_sample(library: Library, stage: str) -> float:
+    """Return what a network computes for each sample that it sees, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = prepared(library.load(NETWORKS[stage]), "float32")
+    side = 128
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, CHANNELS[stage], side, side))
+    return counter.get_total_flops() / side**2
 
 
-def machine() -> dict[str, object]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
+def timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
 
 
-def as_table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = [
-        "| stage | classical, s | MB | networks, s | MB |",
-        "|---|---|---|---|---|",
-    ]
-    for stage in NAMES:
-        left, right = figures["classical"][stage], figures["networks"][stage]
-        lines.append(
-            f"| {stage} | {left['seconds']:.2f} | {left['peak_mb']:.0f} "
-            f"| {right['seconds']:.2f} | {right['peak_mb']:.0f} |"
-        )
-    return "\n".join(lines)
+def say_ceilings(found: Figures) -> None:
+    for precision, row in found.items():
+        print(f"{precision}: convolutions {row['convolution'] / 1e9:.0f}, matrices {row['matrix'] / 1e9:.0f} GFLOP/s")
 
+
+PARTS: dict[str, Callable[[Path, float, Figures], Figures]] = {
+    "stages": stages,
+    "networks": networks,
+    "programs": programs,
+    "changes": changes,
+    "sizes": sizes,
+    "frames": frames,
+}
 
 if __name__ == "__main__":
     main()

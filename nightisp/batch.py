@@ -128,9 +128,12 @@ class Stop:
         return self._event.wait(seconds)
 
 
-def perform(engine: Engine, plan: Plan, name: str, output: Path | None) -> Performed:
-    """Ensure a stage; if it is the last and `output` is given, publish the picture there."""
-    outcomes = engine.ensure(plan, name)
+def perform(engine: Engine, plan: Plan, name: str, output: Path | None, *, wait: bool = True) -> Performed:
+    """Ensure a stage; if it is the last and `output` is given, publish the picture there.
+
+    Without `wait` its artifact may still be on its way into the store: `render_frame` waits for the last.
+    """
+    outcomes = engine.ensure(plan, name, wait=wait)
     if output is None or name != NAMES[-1]:
         return Performed(outcomes)
     path, again = engine.publish(plan, output)
@@ -147,9 +150,27 @@ def render_frame(
 ) -> FrameResult:
     """Take one picture through all it needs up to `until`; what goes wrong is its own outcome, nobody else's."""
     result = FrameResult(plan.source.frame, plan.source.path)
+    _render(engine, plan, until, run, stop, tell, result)
+    try:
+        engine.settle(plan)  # in any case, or what failed would stay in memory
+    except Exception as error:
+        if result.outcome != "failed":
+            result.outcome, result.stage, result.error = "failed", until, named(plan.source.path, error)
+    return result
+
+
+def _render(
+    engine: Engine,
+    plan: Plan,
+    until: str,
+    run: Perform,
+    stop: Stop,
+    tell: Callable[[str, str], None],
+    result: FrameResult,
+) -> None:
     for name, todo in engine.status(plan, until).items():
         if stop:
-            return result
+            return
         tell(plan.source.frame, name)
         if todo == "skipped":
             result.stages[name] = "skipped"
@@ -158,11 +179,11 @@ def render_frame(
             performed = run(plan, name)
         except NightispError as error:
             result.outcome, result.stage, result.error = "failed", name, named(plan.source.path, error)
-            return result
+            return
         except Exception as error:  # a fault of ours, or of the disk: it costs this frame, not the others
             result.outcome, result.stage = "failed", name
             result.error = named(plan.source.path, error, f"{name}: ")
-            return result
+            return
         for outcome in performed.outcomes:
             if result.stages.get(outcome.stage) != "computed":
                 result.stages[outcome.stage] = outcome.did
@@ -170,7 +191,6 @@ def render_frame(
                 result.seconds[outcome.stage] = round(result.seconds.get(outcome.stage, 0) + outcome.seconds, 4)
         result.output = performed.output or result.output
     result.outcome = "rendered"
-    return result
 
 
 def named(path: Path, error: Exception, where: str = "") -> str:

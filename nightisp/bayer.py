@@ -82,6 +82,36 @@ def unpack(packed: Samples, cfa: CFA = PHASE) -> Samples:
     return samples
 
 
+def binned(samples: Samples, window: Window) -> tuple[Samples, Window]:
+    """Average each 2 x 2 photosites of a color: a mosaic of half the size with two fifths of the noise's variance.
+
+    Along each axis the two count 3 : 1, the one nearer to where the new photosite lies more, so that the colors stay
+    in their places: 1 : 1 would move them apart by half a photosite.
+
+    Parameters
+    ----------
+    samples
+        (H, W), any phase and range; what does not divide by 4 is cut off at the bottom and right.
+    window
+        The visible part.
+
+    Returns
+    -------
+    samples, window
+        (H // 4 * 2, W // 4 * 2), same dtype and phase; and whole new photosites of the visible part.
+    """
+    height, width = (side // 4 * 4 for side in samples.shape)
+    if not height or not width:
+        raise ImageShapeError(f"a mosaic of {samples.shape} is too small to bin", expected="4x4", actual=samples.shape)
+    blocks = samples[:height, :width].reshape(height // 4, 2, 2, width // 4, 2, 2)  # (y, pair, phase, x, pair, phase)
+    weights = np.array([[0.75, 0.25], [0.25, 0.75]], samples.dtype)  # (pair, phase)
+    mean = np.einsum("ypqxrs,pq,rs->yqxs", blocks, weights, weights, optimize=True)
+    top, left = -(-window.top // 2), -(-window.left // 2)
+    bottom = min((window.top + window.height) // 2, height // 2)
+    right = min((window.left + window.width) // 2, width // 2)
+    return np.ascontiguousarray(mean.reshape(height // 2, width // 2)), Window(top, left, bottom - top, right - left)
+
+
 def to_half_rgb(samples: Samples, cfa: CFA = PHASE) -> Samples:
     """Give every 2 x 2 block one RGB pixel, green being the mean of the two: (H, W) -> (H/2, W/2, 3)."""
     packed = pack(samples, cfa)

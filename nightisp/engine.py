@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,10 +20,11 @@ from typing import Any, Literal
 
 from nightisp import code
 from nightisp import params as parameters
-from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError
+from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.publish import claim, publish
 from nightisp.raw import RawFile
+from nightisp.retry import retried
 from nightisp.sources import Source
 from nightisp.sources import digest as digest_source
 from nightisp.stage import Params, Stage
@@ -50,6 +52,14 @@ class Outcome:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A picture that is on its way into the store, for the next stage to take at once."""
+
+    image: Any
+    written: Future[None]
+
+
 @dataclass
 class Engine:
     """Runs stages into a store.
@@ -68,6 +78,8 @@ class Engine:
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _device: threading.Lock = field(default_factory=threading.Lock)
+    _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
+    _fresh: dict[str, _Fresh] = field(default_factory=dict)
 
     def plan(self, source: Source, tree: parameters.Tree, until: str = NAMES[-1]) -> Plan:
         """Work out the parameters of a frame, and its keys up to a stage: what comes after it need not be there.
@@ -95,13 +107,19 @@ class Engine:
         status: dict[str, Literal["compute", "cached", "skipped"]] = {}
         needed = True
         for stage in reversed(PIPELINE[: index(until) + 1]):
-            held = self.store.holds(stage.name, plan.keys[stage.name])
+            held = self._holds(stage.name, plan.keys[stage.name])
             status[stage.name] = "cached" if held else "compute" if needed else "skipped"
             needed = needed and not held
         return dict(reversed(status.items()))
 
-    def ensure(self, plan: Plan, name: str) -> tuple[Outcome, ...]:
+    def ensure(self, plan: Plan, name: str, *, wait: bool = True) -> tuple[Outcome, ...]:
         """See to it that the store holds the artifact of a stage; compute it, and what it lacks, if it does not.
+
+        Parameters
+        ----------
+        wait
+            Whether to come back when it is written; if not, the next stage of the plan may begin before, and whoever
+            asks for the last must `settle` the plan.
 
         Returns
         -------
@@ -110,11 +128,30 @@ class Engine:
         """
         stage, key = PIPELINE[index(name)], plan.keys[name]
         with self._alone(key):
-            if self.store.holds(name, key):
+            if self._holds(name, key):
                 return (Outcome(name, key, "cached"),)
             image, before = self._input(plan, stage)
             seconds = self._compute(plan, stage, image)
+        if wait:
+            self.settle(plan)
         return (*before, Outcome(name, key, "computed", seconds))
+
+    def settle(self, plan: Plan) -> None:
+        """Come back when all that was computed for a plan is in the store.
+
+        Raises
+        ------
+        StoreError
+            If something could not be written.
+        """
+        keys = [key for key in plan.keys.values() if key in self._fresh]
+        try:
+            for key in keys:
+                if fresh := self._fresh.get(key):
+                    fresh.written.result()
+        finally:
+            for key in keys:
+                self._fresh.pop(key, None)
 
     def publish(self, plan: Plan, output: Path) -> tuple[Path, tuple[Outcome, ...]]:
         """Put the finished picture into `output`, unless the file there is that picture already.
@@ -124,6 +161,7 @@ class Engine:
         path, outcomes
             The file, and what had to be computed because the artifact turned out to be damaged.
         """
+        self.settle(plan)
         last = PIPELINE[-1]
         entry = self.store.entry(last.name, plan.keys[last.name])
         done: tuple[Outcome, ...] = ()
@@ -159,6 +197,8 @@ class Engine:
     def _load(self, plan: Plan, stage: Stage) -> tuple[Any, tuple[Outcome, ...]]:
         key = plan.keys[stage.name]
         done: tuple[Outcome, ...] = ()
+        if fresh := self._fresh.get(key):
+            return fresh.image, done
         for attempt in (1, 2):
             try:
                 return self.store.read(stage.name, key, stage.gives), done
@@ -170,8 +210,6 @@ class Engine:
         raise AssertionError("unreachable")
 
     def _compute(self, plan: Plan, stage: Stage, image: Any) -> float:
-        from nightisp.preview import preview
-
         chosen = plan.params[stage.name]
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
@@ -179,8 +217,27 @@ class Engine:
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
-        self.store.write(stage.name, plan.keys[stage.name], result, preview(result), self._record(plan, stage, seconds))
+        self._keep(plan, stage, result, self._record(plan, stage, seconds))
         return seconds
+
+    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any]) -> None:
+        """Have a picture written; what the stage before left must be written by then, so that no two are in memory."""
+        from nightisp.preview import preview
+
+        key = plan.keys[stage.name]
+
+        def write() -> None:
+            try:
+                retried(lambda: self.store.write(stage.name, key, image, preview(image), record), _sleep)
+            except StoreError as error:
+                error.transient = False  # whoever waits for this need not compute the picture again
+                raise
+
+        self.settle(plan)
+        self._fresh[key] = _Fresh(image, self._writer.submit(write))
+
+    def _holds(self, name: str, key: str) -> bool:
+        return key in self._fresh or self.store.holds(name, key)
 
     def _record(self, plan: Plan, stage: Stage, seconds: float) -> dict[str, Any]:
         place, chosen = index(stage.name), plan.params[stage.name]
@@ -191,11 +248,22 @@ class Engine:
             "code": code.digest(stage.module),
             "weights": {name: self.library.digest(name) for name in stage.weights(chosen)},
             "upstream": [plan.keys[PIPELINE[place - 1].name] if place else plan.source.digest],
-            "device": str(self.networks.device) if stage.weights(chosen) else "cpu",
+            **self._where(stage, chosen),
             "seconds": round(seconds, 4),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
         }
+
+    def _where(self, stage: Stage, chosen: Params) -> dict[str, str]:
+        if not stage.weights(chosen):
+            return {"device": "cpu"}
+        device = self.networks.device
+        precision: Any = getattr(chosen, "precision", "float32")
+        if precision == "auto":
+            from nightisp.models.evaluation import resolved
+
+            precision = resolved(precision, device)
+        return {"device": str(device), "precision": precision}
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
@@ -245,6 +313,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def _is_intact(path: Path, state: Mapping[str, Any]) -> bool:

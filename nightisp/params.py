@@ -12,6 +12,9 @@ from nightisp.errors import ParamsError
 from nightisp.pipeline import NAMES, PIPELINE, index, nearest
 from nightisp.stage import Params
 
+DRAFT = ("denoise.method=bin", "refine.binned=true", "super_resolution.method=none")
+"""Settings of a draft: a quarter of the size, without the networks that take the time."""
+
 Tree = Mapping[str, Any]
 StageParams = Mapping[str, Params]
 

@@ -16,7 +16,7 @@ from nightisp.image import CFA, DisplayImage, Mosaic, Samples, Shot
 from nightisp.models import PRESETS, build
 from nightisp.models.weightfile import SUFFIX, read_card
 from nightisp.pipeline import nearest
-from nightisp.stage import Networks, Params
+from nightisp.stage import PRECISION, Networks, Params
 from nightisp.stages import denoise as denoising
 from nightisp.stages import refine as refining
 from nightisp.stages import super_resolution as enlarging
@@ -38,7 +38,7 @@ class Options(BaseModel):
     noise: tuple[float, float] | None = Field(None, description="shot and read noise; estimated if None")
     tile: int | None = Field(None, description="side of HAT's tiles")
     overlap: int | None = Field(None, description="what a tile of HAT's sees beyond its seams")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="what the network computes in")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("float32", description=PRECISION)
     where: str = Field("the input", description="what messages call the samples")
 
 

@@ -161,7 +161,7 @@ def execute(
     def one_stage(plan: Plan, name: str) -> Performed:
         if through:
             return through(options, tree, plan, name)
-        return retried(lambda: perform(engine, plan, name, output), stop.wait)
+        return retried(lambda: perform(engine, plan, name, output, wait=False), stop.wait)
 
     def one_frame(plan: Plan) -> FrameResult:
         return render_frame(engine, plan, options.until, one_stage, stop, observer.began)
@@ -192,7 +192,7 @@ class Job:
     def perform(self, stage: str) -> Performed:
         """Ensure the stage; if it is the last of the run, publish the picture."""
         engine = open_engine(self.store, self.weights, self.device)
-        return perform(engine, engine.plan(self.source, self.tree, stage), stage, self.output)
+        return perform(engine, engine.plan(self.source, self.tree, stage), stage, self.output, wait=False)
 
 
 def as_json(report: Report) -> dict[str, Any]:

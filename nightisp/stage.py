@@ -19,6 +19,10 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+PRECISION = "what the network computes in; auto: bfloat16 where the device computes it natively, else float32"
+"""Description of the parameter `precision`, the same wherever a network runs."""
+
+
 class Networks(Protocol):
     """Gives a stage its networks; the device they run on never enters a key."""
 

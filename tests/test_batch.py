@@ -65,6 +65,9 @@ class _Engine:
     def status(self, plan: Plan, until: str) -> dict[str, str]:
         return {"ingest": "compute", "denoise": "compute"}
 
+    def settle(self, plan: Plan) -> None:
+        raise StageError("another fault, which is not to hide the first")
+
 
 @pytest.mark.parametrize(
     ("error", "said"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from nightisp.bayer import PHASE, apply_gains, colors_in, pack, positions, to_half_rgb, to_phase, unpack
+from nightisp.bayer import PHASE, apply_gains, binned, colors_in, pack, positions, to_half_rgb, to_phase, unpack
 from nightisp.errors import ImageShapeError
 from nightisp.image import CFA, Samples, Window
 from tests.strategies import MODEST, cfas, flat, samples_of_mosaics
@@ -99,6 +99,43 @@ def test_colors_in_counts_every_visible_photosite_once(samples: Samples, cfa: CF
     assert [len(colors[color]) for color in "RGB"] == [1, 2, 1]
     seen = np.concatenate([plane.ravel() for planes in colors_in(samples, cfa, window).values() for plane in planes])
     assert sorted(seen) == sorted(samples[window.slices].ravel())
+
+
+@pytest.mark.parametrize("slope", [(1, 0), (0, 1), (2, -3)])
+def test_binning_leaves_every_color_in_its_place(slope: tuple[int, int]) -> None:
+    """Of a plane, new photosite n lies at 2 n + 1/2 on each axis, whatever its color."""
+    y, x = np.mgrid[:16, :12].astype(np.float32)
+    small, window = binned(slope[0] * y + slope[1] * x, Window(0, 0, 16, 12))
+    v, u = np.mgrid[:8, :6]
+    np.testing.assert_allclose(small, slope[0] * (2 * v + 0.5) + slope[1] * (2 * u + 0.5), atol=1e-5)
+    assert window == Window(0, 0, 8, 6)
+
+
+def test_binning_lowers_noise_and_mixes_no_colors() -> None:
+    noise = np.random.default_rng(0).standard_normal((400, 600)).astype(np.float32)
+    assert binned(noise, Window(0, 0, 400, 600))[0].var() == pytest.approx((9 + 1) ** 2 / 16**2, rel=0.03)
+    red_only = np.zeros((8, 8), np.float32)
+    red_only[::2, ::2] = 4
+    assert binned(red_only, Window(0, 0, 8, 8))[0].tolist() == [[4, 0] * 2, [0, 0] * 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        (Window(1, 3, 8, 8), Window(1, 2, 3, 3)),
+        (Window(2, 2, 9, 7), Window(1, 1, 3, 3)),
+        (Window(0, 0, 11, 13), Window(0, 0, 4, 6)),
+    ],
+)
+def test_binning_keeps_the_visible_part(window: Window, expected: Window) -> None:
+    small, visible = binned(np.zeros((11, 13), np.float32), window)
+    assert small.shape == (4, 6)
+    assert visible == expected
+
+
+def test_too_small_to_bin() -> None:
+    with pytest.raises(ImageShapeError, match="too small"):
+        binned(np.zeros((2, 8), np.float32), Window(0, 0, 2, 8))
 
 
 def test_the_phase_is_the_published_one() -> None:

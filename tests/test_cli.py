@@ -90,6 +90,19 @@ def test_until_and_frames(nightisp: Terminal, tmp_path: Path) -> None:
     assert not (tmp_path / "output").exists()
 
 
+def test_a_draft_is_quick_and_small_and_shares_what_it_can(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    [draft] = render(nightisp, "--draft")["frames"]
+    assert cv2.imread(str(tmp_path / "output" / "draft" / "one.jpg")).shape == (12, 16, 3)
+    [finished] = render(nightisp)["frames"]
+    assert cv2.imread(str(tmp_path / "output" / "one.jpg")).shape == (48, 64, 3)
+    assert [stage for stage, did in finished["stages"].items() if did == "cached"] == ["ingest"]
+    assert set(draft["stages"].values()) == {"computed"}
+    [again] = render(nightisp, "--draft", "--set", "tone.gamma=2.8", "--output", "elsewhere")["frames"]
+    assert [stage for stage, did in again["stages"].items() if did == "computed"] == list(NAMES[5:])
+    assert (tmp_path / "elsewhere" / "one.jpg").is_file()
+
+
 def test_a_dry_run_tells_what_and_why_and_does_nothing(nightisp: Terminal, tmp_path: Path) -> None:
     write_frame(tmp_path / "data" / "one.dng", 1)
     first = nightisp("flow", "run", "--dry-run").out

@@ -99,7 +99,7 @@ def test_stages_md_names_every_parameter() -> None:
             assert f"| `{name}` |" in text
             assert f"| {about.description} |" in text
     assert "| `strength` | `1.0` | 0 to 1 |" in text
-    assert "`unet`, `none`" in text
+    assert "`unet`, `bin`, `none`" in text
     assert "1667 to 25000, or null" in text
 
 

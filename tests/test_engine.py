@@ -245,7 +245,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "color": {"strength": 0.5, "matrix": "published", "highlights": "published", "second_white_balance": "none"},
     "tone": {"gamma": 2.2, "exposure_ev": 0.5, "curve": [[0, 0], [1, 1]]},
     "refine": {"precision": "bfloat16"},
-    "super_resolution": {"method": "lanczos", "tile": 128, "overlap": 16},
+    "super_resolution": {"method": "lanczos", "tile": 128, "overlap": 32},
     "export": {"quality": 90, "format": "png", "metadata": "strip", "chroma_subsampling": "4:2:0"},
 }
 """For parameters of each stage, a value that is not the default."""
@@ -404,3 +404,63 @@ def test_attributes_tell_where_an_artifact_comes_from(counted: Counted, tmp_path
     assert {"nightisp", "python", "numpy", "zarr", "rawpy"} <= attributes["versions"].keys()
     stored = counted.engine.store.read("tone", attributes["key"], PIPELINE[NAMES.index("tone")].gives)
     assert np.isfinite(stored.samples).all()
+
+
+def test_the_next_stage_need_not_wait_for_the_store(counted: Counted, tmp_path: Path, monkeypatch: Any) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    (plan,) = prepare(counted.engine, {}, [raw]).plans
+    free, written, write = threading.Event(), [], Store.write
+
+    def slowly(store: Store, stage: str, *rest: Any) -> None:
+        assert free.wait(30)
+        write(store, stage, *rest)
+        written.append(stage)
+
+    monkeypatch.setattr(Store, "write", slowly)
+    counted.engine.ensure(plan, "ingest", wait=False)
+    assert counted.engine.status(plan, "denoise") == {"ingest": "cached", "denoise": "compute"}
+    assert counted.engine.ensure(plan, "ingest", wait=False)[0].did == "cached"
+    assert not written
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("what is at hand is not read"))
+    threading.Timer(0.2, free.set).start()
+    counted.engine.ensure(plan, "denoise", wait=False)  # two pictures wait at most: the first is written by now
+    assert written[:1] == ["ingest"]
+    counted.engine.settle(plan)
+    assert written == ["ingest", "denoise"]
+    assert not counted.engine._fresh
+    assert counted.counts == {"ingest": 1, "denoise": 1}
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_cannot_be_written_fails_its_frame_and_no_other(
+    counted: Counted, tmp_path: Path, monkeypatch: Any, wait: bool
+) -> None:
+    raws, write = write_frames(tmp_path / "in", 2), Store.write
+
+    def full(store: Store, stage: str, key: str, *rest: Any) -> None:
+        if (stage, key) == ("tone", plans[0].keys["tone"]):
+            raise StoreError("no space left")
+        write(store, stage, key, *rest)
+
+    plans = prepare(counted.engine, {}, raws).plans
+    monkeypatch.setattr(Store, "write", full)
+    results = [
+        render_frame(
+            counted.engine,
+            plan,
+            "export",
+            lambda p, n: perform(counted.engine, p, n, counted.output, wait=wait),
+            Stop(),
+            lambda *_: None,
+        )
+        for plan in plans
+    ]
+    assert [result.outcome for result in results] == ["failed", "rendered"]
+    assert "no space left" in str(results[0].error)
+    assert not counted.engine._fresh
+    monkeypatch.setattr(Store, "write", write)
+    counted.counts.clear()
+    counted.render(raws)
+    assert set(counted.counts) <= {"tone", "refine", "super_resolution", "export"}
+    assert not (tmp_path / "out" / "frame0.jpg").is_symlink()
+    assert (tmp_path / "out" / "frame0.jpg").is_file()

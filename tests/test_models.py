@@ -188,6 +188,25 @@ def test_hat_takes_any_size(size):
         assert network(torch.rand(1, 3, *size)).shape == (1, 3, 4 * size[0], 4 * size[1])
 
 
+def test_bands_of_rows_are_the_whole(monkeypatch):
+    """Attention, the layers beside it and the enlarging tail run in bands of rows, and nothing shows of that."""
+    torch.manual_seed(0)
+    network = build("hat", embed_dim=12, depths=(2,), num_heads=(2,), compress_ratio=3, squeeze_factor=6).eval()
+    for name, parameter in network.named_parameters():
+        if "bias_table" in name:
+            torch.nn.init.normal_(parameter)
+    picture = torch.rand(1, 3, 80, 48)
+    whole = network(picture).detach()  # with gradients all is one band
+    monkeypatch.setattr("nightisp.models.attention._CACHED", 16 * 48)
+    monkeypatch.setattr("nightisp.models.hat._TAIL_PIXELS", 16 * 48 * 7)
+    calls = []
+    network.conv_last.register_forward_pre_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        banded = network(picture)
+    assert len(calls) > 10
+    torch.testing.assert_close(banded, whole, rtol=1e-5, atol=1e-5)
+
+
 def test_shifted_windows_match_the_usual_mask():
     """Attention by regions is the attention with one mask per window."""
     from nightisp.models.attention import WindowAttention, relative_index

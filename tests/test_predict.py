@@ -125,7 +125,7 @@ def test_hat_enlarges_as_its_stage_does(tmp_path: Path, weights: Path, run: Run)
     run("predict", "--network", "hat", "--tile", 32, "--overlap", 16, "in.png", "out.png")
     enlarged = read_picture(tmp_path / "out.png")
     assert enlarged.shape == (160, 224, 3)
-    params = super_resolution.SuperResolutionParams(method="hat", tile=32, overlap=16)
+    params = super_resolution.SuperResolutionParams(method="hat", tile=32, overlap=16, precision="float32")
     image = DisplayImage(read_picture(tmp_path / "in.png"), reduction=4)
     expected = super_resolution.STAGE(image, params, networks(weights)).samples
     np.testing.assert_allclose(enlarged, expected, atol=UINT16)
@@ -138,7 +138,8 @@ def test_mwispnet_gives_a_quarter(tmp_path: Path, weights: Path, run: Run) -> No
     retouched = np.load(tmp_path / "out.npy")
     assert retouched.shape == (17, 18, 3)
     image = DisplayImage(photograph(66, 70))
-    expected = refine.STAGE(image, refine.RefineParams(method="mwispnet"), networks(weights)).samples
+    params = refine.RefineParams(method="mwispnet", precision="float32")
+    expected = refine.STAGE(image, params, networks(weights)).samples
     np.testing.assert_allclose(retouched, expected, atol=FLOAT32)
 
 
@@ -152,7 +153,8 @@ def test_a_mosaic_is_denoised_in_its_own_phase(tmp_path: Path, weights: Path, ru
     )  # fmt: skip
     at_phase, window = to_phase(samples, cfa)
     mosaic = Mosaic(at_phase, cfa=CFA.BGGR, window=window, shot=Shot(noise_profile=((1e-3, 1e-5),)))
-    expected = denoise.STAGE(mosaic, denoise.DenoiseParams(method="unet"), networks(weights)).visible()
+    params = denoise.DenoiseParams(method="unet", precision="float32")
+    expected = denoise.STAGE(mosaic, params, networks(weights)).visible()
     denoised = np.load(tmp_path / "out.npy")
     assert denoised.shape == samples.shape
     np.testing.assert_allclose(denoised, expected, atol=FLOAT32)

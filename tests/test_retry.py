@@ -102,11 +102,11 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Counter[str]]:
     def injected(times: int, error: Callable[[], Exception]) -> Counter[str]:
         ensure, counts = Engine.ensure, Counter[str]()
 
-        def failing(engine: Engine, plan: Plan, name: str) -> Any:
+        def failing(engine: Engine, plan: Plan, name: str, **how: Any) -> Any:
             counts[plan.source.frame] += 1
             if plan.source.frame == "frame0" and counts["frame0"] <= times:
                 raise error()
-            return ensure(engine, plan, name)
+            return ensure(engine, plan, name, **how)
 
         monkeypatch.setattr(Engine, "ensure", failing)
         return counts

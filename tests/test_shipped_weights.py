@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from nightisp.models.weights import Compute, Library
 from nightisp.noise import add_noise
 from nightisp.raw import INGEST, RawFile
 from nightisp.stages.denoise import DenoiseParams, denoise
+from nightisp.stages.refine import RefineParams, refine
 from nightisp.stages.super_resolution import SuperResolutionParams, super_resolution
 from nightisp.stages.white_balance import WhiteBalanceParams, white_balance
 from nightisp.training.photographs import read_photographs
@@ -93,6 +95,33 @@ def test_hat_gains_what_it_gained() -> None:
     large = super_resolution(image, SuperResolutionParams(), NETWORKS).samples
     simple = np.clip(bicubic(small, (128, 128)), 0, 1)
     assert psnr_y(large, picture, 4) - psnr_y(simple, picture, 4) == pytest.approx(3.6, abs=0.3)
+
+
+def display_street() -> DisplayImage:
+    picture = np.clip(street()[..., :3], 0, 1) ** np.float32(1 / 2.2)
+    return DisplayImage(picture, shot=Shot(), window=Window(0, 0, 128, 128))
+
+
+def denoised_street(precision: str) -> np.ndarray:
+    noisy = add_noise(unpack(street()), 1.1e-3, 1.2e-5, np.random.default_rng(1))
+    mosaic = Mosaic(np.minimum(noisy, 1), cfa=PHASE, shot=Shot(noise_profile=((1.1e-3, 1.2e-5),)))
+    return denoise(mosaic, DenoiseParams(precision=precision), NETWORKS).samples
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        denoised_street,
+        lambda precision: refine(display_street(), RefineParams(precision=precision), NETWORKS).samples,
+        lambda precision: (
+            super_resolution(display_street(), SuperResolutionParams(precision=precision), NETWORKS).samples
+        ),
+    ],
+    ids=["denoise", "refine", "super_resolution"],
+)
+def test_bfloat16_is_as_good_as_float32(result: Callable[[str], np.ndarray]) -> None:
+    """Above 50 dB, whether the processor computes it natively or not."""
+    assert 50 < psnr(result("bfloat16"), result("float32")) < np.inf
 
 
 @pytest.mark.parametrize(

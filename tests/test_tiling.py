@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 
 from nightisp.errors import DeviceError, ImageShapeError, ParamsError, StageError  # noqa: E402
 from nightisp.models import build, tiling  # noqa: E402
+from nightisp.models.cost import bytes_per_sample  # noqa: E402
+from nightisp.models.evaluation import prepared, resolved  # noqa: E402
 from nightisp.models.padding import cut, grown, mirrored  # noqa: E402
 
 
@@ -107,6 +109,81 @@ def test_memory_is_bounded_by_the_tile():
     seen.clear()
     tiling.blended(Witness(), planes_of(3, 300, 203), tile=64, overlap=16, multiple=16)
     assert max(max(size) for size in seen) <= 64 + 2 * 16
+
+
+def test_what_features_take_is_measured():
+    # Of 8 and 4 features in float32: the second convolution holds what it takes and what it gives.
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 4, 1), torch.nn.Conv2d(4, 1, 1))
+    assert bytes_per_sample(network, 3) == pytest.approx(4 * (8 + 4), rel=0.01)
+    half = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Conv2d(3, 16, 1))
+    assert bytes_per_sample(half, 3, 2) == pytest.approx(4 * (3 + 16) / 4, rel=0.01)
+
+
+def test_tiles_are_as_large_as_memory_allows(unet):
+    planes, cost, sizes = planes_of(4, 600, 400), bytes_per_sample(unet, 4, 4), []
+    unet_seen = unet.register_forward_pre_hook(lambda _, given: sizes.append(max(given[0].shape[-2:])))
+    try:
+        whole = tiling.exact(unet, planes, multiple=4)
+        assert sizes == [600]
+        sizes.clear()
+        memory = int(400**2 * cost)
+        tiled = tiling.exact(unet, planes, memory=memory, multiple=4)
+    finally:
+        unet_seen.remove()
+    assert len(sizes) > 1
+    assert 300 < max(sizes) <= 400
+    assert difference(tiled, whole) < 1e-5
+
+
+class Cramped(torch.nn.Module):
+    """A convolution on a device that holds so many samples at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.sizes, self.layer = most, [], torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        self.sizes.append(tuple(x.shape[-2:]))
+        if x.shape[-1] * x.shape[-2] > self.most:
+            raise torch.OutOfMemoryError
+        return self.layer(x)
+
+
+def test_less_memory_than_thought_means_smaller_tiles():
+    torch.manual_seed(0)
+    planes, network = planes_of(1, 500, 700), Cramped(10**9)
+    whole = tiling.exact(network, planes)
+    network.most, network.sizes = 200**2, []
+    assert difference(tiling.exact(network, planes, overlap=1), whole) < 1e-5
+    assert network.sizes[0] == (500, 700)
+    assert len(set(network.sizes)) > 2
+    network.most = 10
+    with pytest.raises(DeviceError, match="does not fit into the memory"):
+        tiling.exact(network, planes, overlap=1)
+
+
+def test_reduced_copies_are_made_once_and_leave_what_must_be_exact():
+    network = build("mwispnet", widths=(4, 4, 4), blocks=1, reduction=2)
+    copy = prepared(network, "bfloat16")
+    assert copy is prepared(network, "bfloat16")
+    assert copy is not network is prepared(network, "float32")
+    types = {name: parameter.dtype for name, parameter in copy.named_parameters()}
+    exact = {name for name, dtype in types.items() if dtype == torch.float32}
+    assert exact == {name for name in types if name.startswith(("head.", "up3.1.", "tail."))}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert len(exact) < len(types)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_what_the_processor_computes_natively(monkeypatch, native, expected):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert resolved("auto", "cpu") == expected
+    assert resolved("float32", "cpu") == "float32"
+    network, planes = build("mwispnet", widths=(4, 4, 4), blocks=1, reduction=2), planes_of(3, 64, 64)
+    (auto,), (named,) = (tiling.evaluate(network, planes, precision) for precision in ("auto", expected))
+    assert (auto == named).all()
 
 
 class Marking(torch.nn.Module):

@@ -28,7 +28,7 @@ from nightisp.training.denoising import DenoiseTraining, Denoising
 from nightisp.training.export import export
 from nightisp.training.loop import Schedule, rate, train
 from nightisp.training.photographs import Photographs, read_photographs, write_sources
-from nightisp.training.scenes import draw_scene, expose, light_on_sensor, packed_light
+from nightisp.training.scenes import balanced_light, draw_scene, expose, light_on_sensor, packed_light
 from nightisp.training.tasks import TRAINERS, open_task, read_params
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +108,13 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
     network, progress = train(Broken(schedule(**settings)), tmp_path / "run")
     assert (digest(network), progress.metrics) == trained(tmp_path / "whole", **settings)
+
+
+def test_a_run_keeps_what_it_began_with(tmp_path: Path) -> None:
+    _, progress = train(Doubling(schedule()), tmp_path, begun="begun with a, SHA-256 1")
+    assert progress.begun == "begun with a, SHA-256 1"
+    _, progress = train(Doubling(schedule(steps=60)), tmp_path, begun="begun with a, SHA-256 2")
+    assert progress.begun == "begun with a, SHA-256 1"
 
 
 def test_more_steps_go_on_from_the_checkpoint(tmp_path: Path) -> None:
@@ -197,6 +204,18 @@ def test_scenes_are_nights_that_a_camera_can_balance() -> None:
         assert 0.2 < scene.illuminant[2] < 1.3
         assert 400 <= scene.iso <= 25600
         assert all(shot > 0 and read > 0 for shot, read in scene.noise)
+
+
+@pytest.mark.parametrize("finish", [0.0, 0.4, 1.0])
+def test_how_flat_a_photograph_was_finished(finish: float) -> None:
+    """At 1 light is what sRGB's encoding stands for; between, a geometric mean."""
+    rng = np.random.default_rng(1)
+    scene = replace(draw_scene(rng), highlights=(0.999, 1.0))
+    photograph = rng.uniform(0.1, 0.9, (4, 5, 1)).astype(np.float32).repeat(3, axis=2)
+    ours, theirs, found = (balanced_light(photograph, replace(scene, finish=x))[..., 1] for x in (0.0, 1.0, finish))
+    np.testing.assert_allclose(found, ours ** (1 - finish) * theirs**finish, rtol=1e-4)
+    encoded = np.where(theirs <= 0.0031308, 12.92 * theirs, 1.055 * theirs ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(encoded, photograph[..., 1], atol=2e-3)
 
 
 def test_light_on_sensor_is_exposed_and_colored() -> None:

@@ -17,7 +17,7 @@ from nightisp.training.export import export
 from nightisp.training.loop import train
 from nightisp.training.photographs import Photographs
 from nightisp.training.rendering import Night, render
-from nightisp.training.retouching import RefineTraining, Retouching
+from nightisp.training.retouching import RefineTraining, Retouching, repeated
 from nightisp.training.scenes import draw_scene
 from tests.frames import SHIPPED
 
@@ -50,7 +50,7 @@ def night(level: float) -> Night:
 def test_rendering_gives_the_photograph_back(photographs: Photographs) -> None:
     """Without noise, cast and error of exposure what the stages render is the photograph, but for the demosaicing."""
     photograph = photographs.training[0].astype(np.float32) / 255
-    retouching = task(photographs, exposure_ev=(0.0, 0.0))
+    retouching = task(photographs, exposure_ev=(0.0, 0.0), finish=(0.0, 0.0))
     drawn = retouching.draw_night(np.random.default_rng(1), photograph)
     clean = night(1.0)
     lit = replace(clean, scene=replace(clean.scene, level=drawn.scene.level))
@@ -100,6 +100,27 @@ def test_samples_lie_over_one_another(photographs: Photographs) -> None:
         assert np.corrcoef(picture[1].ravel(), target[1].ravel())[0, 1] > 0.99
         moved = np.corrcoef(picture[1][:, 2:].ravel(), target[1][:, :-2].ravel())[0, 1]
         assert np.corrcoef(picture[1].ravel(), target[1].ravel())[0, 1] > moved
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_a_grid_counts_and_what_does_not_repeat_hardly(period: int) -> None:
+    y, x = np.mgrid[:64, :96]
+    grid = torch.from_numpy(np.where(x % period < period // 2, 0.01, -0.01)).float().expand(1, 3, 64, 96)
+    assert float(repeated(grid)) >= 0.0099 / 3
+    assert float(repeated(torch.full((1, 3, 64, 96), 0.3))) == 0
+    ramp = torch.from_numpy((x + y) * 1e-4).float().expand(1, 3, 64, 96)
+    noise = 0.01 * torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert float(repeated(noise)) < 0.3 * float(repeated(grid))
+    assert float(repeated(ramp)) < 0.1 * float(repeated(grid))
+    assert repeated(torch.ones(1, 3, 8, 8)) == 0  # too small for a whole block
+
+
+def test_nights_are_flat_and_too_dark_or_too_light(photographs: Photographs) -> None:
+    retouching, rng = task(photographs, finish=(0.2, 0.8)), np.random.default_rng(1)
+    nights = [retouching.draw_night(rng, photographs.training[0].astype(np.float32) / 255) for _ in range(40)]
+    assert min(n.scene.finish for n in nights) < 0.35
+    assert max(n.scene.finish for n in nights) > 0.65
+    assert all(0.2 <= n.scene.finish <= 0.8 for n in nights)
 
 
 def test_training_and_export(photographs: Photographs, tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def run(
     inputs: Annotated[
         list[Path] | None, typer.Option("--input", help="Raw files, and folders of them; repeatable. [default: data/]")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", help="Folder of the finished pictures.")] = Path("output"),
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the finished pictures. [default: output/]")
+    ] = None,
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
@@ -56,19 +58,23 @@ def run(
         EngineName, typer.Option("--engine", help="prefect records the run for its UI; local runs the same without.")
     ] = EngineName.prefect,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="A quarter of width and height in a tenth of the time, to output/draft.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
 ) -> None:
     """Render raws into finished pictures; stages whose artifacts are in the store are not run again."""
+    from nightisp.params import DRAFT
     from nightisp.run import Options
 
     options = Options(
         inputs=tuple(inputs or [Path("data")]),
-        output=output,
+        output=output or Path("output/draft" if draft else "output"),
         store=store,
         weights=weights,
         params=params,
-        settings=tuple(settings or ()),
+        settings=(*(DRAFT if draft else ()), *(settings or ())),
         frames=frames,
         until=until,
         device=device,

@@ -73,11 +73,12 @@ def train(
         task, card = open_task(stage, chosen, pictures, compute), pictures.card
         if sources:
             card |= write_sources(pictures, sources, output / "photographs.tsv")
-    begun = compute.library.digest(start) if start else ""  # before these weights take its place
+    begun = f"begun with {start}, SHA-256 {compute.library.digest(start)}" if start else ""
     with _Bar(task.schedule.steps, name) as bar:
-        network, progress = run(task, runs / name, where, bar.show, start=compute(start) if start else None)
+        first = compute(start) if start else None
+        network, progress = run(task, runs / name, where, bar.show, start=first, begun=begun)
     target = output / f"{name}.safetensors"
-    notes = [f"begun with {start}, SHA-256 {begun}"] if start else []
+    notes = [progress.begun] if progress.begun else []
     written = export(task, network, progress, target, device=where, command=_command(), photographs=card, notes=notes)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in written["training"]["metrics"].items())
     typer.echo(f"wrote {target}: {figures}")

@@ -37,6 +37,10 @@ def relative_index(window: int, reach: int | None = None) -> Tensor:
     return index.reshape(window * window, reach * reach)
 
 
+_CACHED = 1 << 15
+"""Pixels whose features stay in the caches from one step to the next."""
+
+
 class WindowAttention(nn.Module):
     """Let each pixel attend to those of its window.
 
@@ -62,29 +66,40 @@ class WindowAttention(nn.Module):
         """Return what pixels, (N, H, W, C), learn from their windows; `index` is `relative_index(window)`."""
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
+        height, w = x.shape[1], self.window
+        bias = _bias(self.relative_position_bias_table, index)
+        right, bottom, corner = _border_masks(w, self.shift, x.device) if self.shift else (None, None, None)
+        inner = height - w if self.shift else height
+        parts = [
+            self._attended(x[:, top : min(top + rows, inner)], bias, None, right)
+            for rows in (band(x, w),)
+            for top in range(0, inner, rows)
+        ]
+        if self.shift:  # only the last row and column of windows hold pixels of opposite borders
+            parts.append(self._attended(x[:, inner:], bias, bottom, corner))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return y.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else y
+
+    def _attended(self, x: Tensor, bias: Tensor, mask: Tensor | None, last: Tensor | None) -> Tensor:
+        """Attend in rows of windows, with one mask for all windows but those of the last column, which have another.
+
+        Masking where it is needed alone keeps the bias one (heads, w², w²) array; the usual mask for every window
+        would be as many times larger.
+        """
         n, height, width, features = x.shape
         w, heads = self.window, self.heads
         qkv = self.qkv(x).view(n, height // w, w, width // w, w, 3, heads, features // heads)
-        bias = _bias(self.relative_position_bias_table, index)
         attended = qkv.new_empty(n, *qkv.shape[1:5], heads, features // heads)
-        for rows, columns, mask in self._regions(x.device):
-            part = qkv[:, rows, :, columns].permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, n, down, across, heads, w, w, d)
+        split = -1 if self.shift else width // w
+        for columns, apart in ((slice(None, split), mask), (slice(split, None), last)):
+            part = qkv[:, :, :, columns].permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, n, down, across, heads, w, w, d)
             if part.numel():
                 q, k, v = part.reshape(3, -1, heads, w * w, part.shape[-1])  # the one copy
-                y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if mask is None else bias + mask)
+                seen = bias if apart is None else bias + apart.to(bias.dtype)
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
                 y = y.view(*part.shape[1:])  # (n, down, across, heads, w, w, d)
-                attended[:, rows, :, columns] = y.permute(0, 1, 4, 2, 5, 3, 6)
-        y = self.proj(attended.view(n, height, width, features))
-        return y.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else y
-
-    def _regions(self, device: torch.device) -> list[tuple[slice, slice, Tensor | None]]:
-        # Only the last row and column of shifted windows hold pixels of opposite borders. Masking those alone keeps
-        # the bias one (heads, w², w²) array; the usual mask for every window would be as many times larger.
-        if not self.shift:
-            return [(slice(None), slice(None), None)]
-        inner, last = slice(None, -1), slice(-1, None)
-        right, bottom, corner = _border_masks(self.window, self.shift, device)
-        return [(inner, inner, None), (inner, last, right), (last, inner, bottom), (last, last, corner)]
+                attended[:, :, :, columns] = y.permute(0, 1, 4, 2, 5, 3, 6)
+        return self.proj(attended.view(n, height, width, features))
 
 
 class OverlappingAttention(nn.Module):
@@ -112,19 +127,38 @@ class OverlappingAttention(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Return the features, (N, H, W, C); `index` is `relative_index(window, reach)`."""
+        bias = _bias(self.relative_position_bias_table, index)
+        rows = band(x, self.window)
+        parts = [self._attended(x, top, min(top + rows, x.shape[1]), bias) for top in range(0, x.shape[1], rows)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _attended(self, x: Tensor, top: int, bottom: int, bias: Tensor) -> Tensor:
+        """Return some rows of the result."""
         n, height, width, features = x.shape
         w, reach, heads = self.window, self.reach, self.heads
-        q, kv = self.qkv(self.norm1(x)).split((features, 2 * features), dim=-1)
-        q = q.view(n, height // w, w, width // w, w, heads, -1).permute(0, 1, 3, 5, 2, 4, 6)
-        margin = (reach - w) // 2  # zeros beyond the picture, unmasked: as trained
-        kv = F.pad(kv, (0, 0, margin, margin, margin, margin)).unfold(1, reach, w).unfold(2, reach, w)
+        margin = (reach - w) // 2
+        first, last = max(0, top - margin), min(height, bottom + margin)
+        q, kv = self.qkv(self.norm1(x[:, first:last])).split((features, 2 * features), dim=-1)
+        q = q[:, top - first : bottom - first].unflatten(1, (-1, w)).unflatten(3, (-1, w))
+        q = q.unflatten(5, (heads, -1)).permute(0, 1, 3, 5, 2, 4, 6)  # (n, down, across, heads, w, w, d)
+        # Zeros beyond the picture, unmasked: as trained.
+        beyond = (margin - (top - first), margin - (last - bottom))
+        kv = F.pad(kv, (0, 0, margin, margin, *beyond)).unfold(1, reach, w).unfold(2, reach, w)
         kv = kv.unflatten(3, (2, heads, -1)).permute(3, 0, 1, 2, 4, 6, 7, 5)  # (2, n, down, across, heads, reach², d)
         k, v = kv.reshape(2, -1, heads, reach * reach, features // heads)
-        bias = _bias(self.relative_position_bias_table, index)
         y = F.scaled_dot_product_attention(q.reshape(-1, heads, w * w, features // heads), k, v, attn_mask=bias)
-        y = y.view(*q.shape).permute(0, 1, 4, 2, 5, 3, 6).reshape(n, height, width, features)
-        x = x + self.proj(y)
-        return x + self.mlp(self.norm2(x))
+        y = y.view(*q.shape).permute(0, 1, 4, 2, 5, 3, 6).reshape(n, bottom - top, width, features)
+        y = x[:, top:bottom] + self.proj(y)
+        return y + self.mlp(self.norm2(y))
+
+
+def band(x: Tensor, multiple: int = 1) -> int:
+    """Return how many rows of (N, H, W, C) to take at once: all in training, few enough for the caches else."""
+    count, height, width, _ = x.shape
+    if torch.is_grad_enabled():
+        return int(height)
+    rows = _CACHED // int(count * width)
+    return max(multiple, rows // multiple * multiple)
 
 
 def _bias(table: Tensor, index: Tensor) -> Tensor:

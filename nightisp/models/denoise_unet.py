@@ -54,7 +54,7 @@ class DenoiseUNet(nn.Module):
             float (N, 4, H, W), not clipped, of either sign.
         """
         held = []
-        x = packed
+        x = packed.to(self.get_submodule("conv1_1").weight.dtype)
         for level in range(1, self.levels + 1):
             x = self._rectified("conv1_1", x) if level == 1 else F.avg_pool2d(x, 2)  # (N, width, H / 2^k, W / 2^k)
             x = self._refined(level, x)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import platform
 from contextlib import ExitStack
+from threading import Lock
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,7 +17,10 @@ from torch import nn
 from nightisp.errors import DeviceError, StageError
 
 Planes = NDArray[np.float32]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_REDUCED: WeakKeyDictionary[nn.Module, dict[torch.dtype, nn.Module]] = WeakKeyDictionary()
+_ONE_AT_A_TIME = Lock()
 
 
 def evaluate(
@@ -28,7 +35,8 @@ def evaluate(
     planes
         float32 (C, H, W).
     precision
-        What convolutions and attention compute in. "float32" means it: TensorFloat-32 stays off.
+        What convolutions and attention compute in, see `resolved`. "float32" means it: TensorFloat-32 stays off. In
+        the others the network runs as a copy that is kept, all of it in that type but what its `exact` names.
     where
         What to call these planes if it fails.
 
@@ -52,10 +60,10 @@ def evaluate(
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode())
         settings.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
-        if precision != "float32":
-            settings.enter_context(torch.autocast(device.type, getattr(torch, precision)))
         try:
-            outputs: Any = network(torch.from_numpy(planes).unsqueeze(0).to(device))
+            network = prepared(network, resolved(precision, device))
+            batch = torch.from_numpy(planes).unsqueeze(0).to(device).contiguous(memory_format=torch.channels_last)
+            outputs: Any = network(batch)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             arrays = tuple(output[0].float().cpu().numpy() for output in outputs)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -66,12 +74,50 @@ def evaluate(
             raise StageError(f"{where}: {name} failed: {error}") from error
     for array in arrays:
         if not np.isfinite(array).all():
-            cause = "its input holds NaN or infinity" if not np.isfinite(planes).all() else f"it ran in {precision}"
+            ran = resolved(precision, device)
+            cause = "its input holds NaN or infinity" if not np.isfinite(planes).all() else f"it ran in {ran}"
             raise StageError(
                 f"{where}: {name} gave NaN or infinity ({cause}); expected finite numbers: "
                 "choose precision float32, or import sound weights"
             )
     return arrays
+
+
+def resolved(precision: Precision, device: torch.device | str) -> Precision:
+    """Return what "auto" stands for on a device: bfloat16 where it is computed natively, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif platform.machine().lower() in ("x86_64", "amd64"):
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if native else "float32"
+
+
+def prepared(network: nn.Module, precision: Precision) -> nn.Module:
+    """Return a network that computes in a precision: itself in float32, else a copy, made once.
+
+    Parameters
+    ----------
+    network
+        It takes float32, and turns it to the type of its first convolution by itself. Its attribute `exact`, if there
+        is one, names the modules that stay in float32.
+    precision
+        Not "auto".
+    """
+    if precision == "float32":
+        return network
+    dtype: torch.dtype = getattr(torch, precision)
+    with _ONE_AT_A_TIME:
+        copies = _REDUCED.setdefault(network, {})
+        if dtype not in copies:
+            reduced = copy.deepcopy(network).to(dtype)
+            for name in getattr(network, "exact", ()):
+                reduced.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict(), assign=True)
+            copies[dtype] = reduced
+        return copies[dtype]
 
 
 def _no_memory(name: str, where: str, device: torch.device) -> DeviceError:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from nightisp.models.attention import OverlappingAttention, WindowAttention, relative_index
+from nightisp.models.attention import OverlappingAttention, WindowAttention, band, relative_index
 from nightisp.models.padding import grown, mirrored
 
+_TAIL_REACH = 3  # rows: one each for two convolutions, less for those at larger scales
+_TAIL_PIXELS = 1 << 20  # enlarged pixels at once
 _MEAN = (0.4488, 0.4371, 0.4040)  # RGB of DIV2K, which the published weights expect to be subtracted
 
 
@@ -112,10 +114,28 @@ class HAT(nn.Module):
         """
         height, width = rgb.shape[-2:]
         mean = rgb.new_tensor(_MEAN).view(3, 1, 1)
-        x = self.conv_first(self._whole_windows(rgb) - mean)
+        x = (self._whole_windows(rgb) - mean).to(self.conv_first.weight.dtype)
+        x = self.conv_first(x)
         x = x + self.conv_after_body(self._body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        x = self.conv_last(self.upsample(self.conv_before_upsample(x))) + mean
+        x = self._enlarged(x).to(rgb.dtype) + mean
         return x[..., : height * self.upscale, : width * self.upscale]
+
+    def _enlarged(self, x: Tensor) -> Tensor:
+        """Return the picture of the features, in bands of rows: at sixteen times the pixels they fill the memory.
+
+        Each band sees as many more rows as its convolutions reach, so that the result is that of the whole.
+        """
+        tail = nn.Sequential(*self.conv_before_upsample, *self.upsample, self.conv_last)
+        height, scale = x.shape[-2], self.upscale
+        rows = max(_TAIL_REACH, _TAIL_PIXELS // (x.shape[0] * x.shape[-1] * scale**2))
+        if torch.is_grad_enabled() or rows >= height:
+            return tail(x)
+        bands = []
+        for top in range(0, height, rows):
+            bottom, first = min(height, top + rows), max(0, top - _TAIL_REACH)
+            band = tail(x[..., first : bottom + _TAIL_REACH, :])
+            bands.append(band[..., (top - first) * scale : (bottom - first) * scale, :])
+        return torch.cat(bands, dim=-2)
 
     def _body(self, x: Tensor) -> Tensor:
         x = self.patch_embed["norm"](x)  # (N, H, W, C)
@@ -164,7 +184,12 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         y = self.norm1(x)
         x = x + self.attn(y, index) + self.conv_block(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * self.conv_scale
-        return x + self.mlp(self.norm2(x))
+        rows = band(x)
+        if rows >= x.shape[1]:
+            return x + self.mlp(self.norm2(x))
+        for part in x.split(rows, dim=1):
+            part += self.mlp(self.norm2(part))
+        return x
 
 
 class _ConvolutionBeside(nn.Module):

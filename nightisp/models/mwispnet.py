@@ -25,6 +25,9 @@ class MWISPNet(nn.Module):
         How many times fewer features the channel attention squeezes to.
     """
 
+    exact = ("head", "up3.1", "tail")
+    """What stays in float32: its rounding would show as steps in the picture."""
+
     def __init__(self, widths: Sequence[int] = (64, 96, 128), blocks: int = 20, reduction: int = 16) -> None:
         super().__init__()
         if len(widths) != 3:
@@ -58,12 +61,13 @@ class MWISPNet(nn.Module):
         Tensor
             float (N, 3, H / 4, W / 4), not clipped.
         """
-        fine = self.down1(self.head(rgb))  # (N, 64, H/8, W/8)
+        fine = self.down1(self.head(rgb).to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
         middle = self.down2(fine)  # (N, 96, H/16, W/16)
         x = self.middle(self.down3(middle))  # (N, 128, H/32, W/32)
         x = self.up1(x) + middle
         x = self.up2(x) + fine
-        return self.tail(self.up3(x))
+        group, last = self.up3
+        return self.tail(last(group(x).to(last.weight.dtype)))
 
 
 class _Wavelet(nn.Module):

@@ -17,12 +17,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from nightisp.errors import ImageShapeError, ParamsError, StageError
-from nightisp.models.evaluation import Planes, Precision, evaluate
+from nightisp.errors import DeviceError, ImageShapeError, ParamsError, StageError
+from nightisp.models.cost import bytes_per_sample
+from nightisp.models.evaluation import Planes, Precision, evaluate, prepared, resolved
 from nightisp.models.padding import cut, grown
 
 __all__ = ["Planes", "Precision", "blended", "evaluate", "exact", "receptive_field", "whole"]
 
+MEMORY = 10**9
+"""Bytes for the features of one tile unless the caller knows better."""
+
+_SMALL = 128  # no tile is smaller, whatever the memory
 _REACH: WeakKeyDictionary[nn.Module, dict[tuple[int, int], int]] = WeakKeyDictionary()
 
 
@@ -74,12 +79,16 @@ def exact(
     network: nn.Module,
     planes: Planes,
     *,
-    tile: int,
+    tile: int | None = None,
+    memory: int = MEMORY,
     overlap: int | None = None,
     multiple: int = 1,
     precision: Precision = "float32",
 ) -> Planes:
     """Run a convolutional network in tiles and get what `whole` gives, to the rounding of float32.
+
+    Tiles are as large as `memory` allows by the measured cost of the network, as the more there are the more is
+    computed twice; where the device has less after all, they are halved.
 
     Each tile sees `overlap` more on every side, which is cut off again; at the picture's border it ends with the
     picture, so that the convolutions pad there as they would for the whole. Only for networks of finite receptive
@@ -92,7 +101,9 @@ def exact(
     planes
         float32 (C, H, W), of any size.
     tile
-        Side of the part that one tile answers for, in samples; rounded up to `multiple`.
+        Side of the part that one tile answers for, in samples, rounded up to `multiple`; by `memory` if not given.
+    memory
+        Bytes that the features of one tile may take.
     overlap
         What a tile sees more on each side, rounded up to `multiple`; measured if not given.
     multiple
@@ -106,8 +117,35 @@ def exact(
         float32 (C', H, W).
     """
     size = _size(planes)
+    channels = planes.shape[0]
     if overlap is None:
-        overlap = receptive_field(network, planes.shape[0], multiple) if max(size) > tile else 0
+        overlap = receptive_field(network, channels, multiple) if max(size) > (tile or _SMALL) else 0
+    if tile is None:
+        tile = max(size)
+        if tile > _SMALL:
+            tile = _affordable(network, channels, multiple, precision, memory, overlap)
+    while True:
+        try:
+            return _exactly(network, planes, tile, overlap, multiple, precision)
+        except DeviceError:
+            if tile <= _SMALL:
+                raise
+        tile //= 2  # the same picture, in more steps
+
+
+def _affordable(
+    network: nn.Module, channels: int, multiple: int, precision: Precision, memory: int, overlap: int
+) -> int:
+    """Return the side of the largest tiles whose features fit into so much memory, their overlap not counted."""
+    device = next(network.parameters(), torch.empty(0)).device
+    cost = bytes_per_sample(prepared(network, resolved(precision, device)), channels, multiple)
+    return max(_SMALL, int((memory / max(cost, 1)) ** 0.5) - 2 * overlap)
+
+
+def _exactly(
+    network: nn.Module, planes: Planes, tile: int, overlap: int, multiple: int, precision: Precision
+) -> Planes:
+    size = _size(planes)
     rows, columns = (_spans(side, tile, overlap, multiple, whole_multiples=True) for side in size)
     result: Planes | None = None
     for down, across, output in _tiles(network, planes, rows, columns, 1, precision):

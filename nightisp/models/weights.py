@@ -20,6 +20,7 @@ from nightisp.errors import (
 )
 from nightisp.models import build
 from nightisp.models.checkpoints import SLOTS, import_checkpoint
+from nightisp.models.heap import keep_freed_memory
 from nightisp.models.weightfile import SUFFIX, content_digest, mismatch, read_card, read_tensors, write
 
 if TYPE_CHECKING:
@@ -131,12 +132,16 @@ class Compute:
         Where the weights are.
     device
         "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N"; looked for when first needed.
+    memory
+        Bytes that the features of a network may take, where it can run in tiles without other pictures.
     """
 
-    def __init__(self, library: Library, device: str = "auto") -> None:
+    def __init__(self, library: Library, device: str = "auto", memory: int = 10**9) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ParamsError(f"{device}: no such device; expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+        keep_freed_memory()
         self.library = library
+        self.memory = memory
         self._asked = device
         self._device: torch.device | None = None
 
@@ -202,6 +207,7 @@ def _loaded(path: Path, device: str) -> nn.Module:
     if difference := mismatch(network.state_dict(), tensors):
         raise WeightsMismatchError(f"{path}: does not fit its network: {difference}; import it again")
     network.load_state_dict(tensors, assign=True)
+    network.to(memory_format=torch.channels_last)  # twice as fast on the CPU
     network.card = card  # what the network expects to see: a stage reads it where that differs between weights
     return network
 

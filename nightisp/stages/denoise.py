@@ -8,14 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from nightisp.anscombe import restore, stabilize
-from nightisp.bayer import pack, unpack
+from nightisp.bayer import binned, pack, unpack
 from nightisp.cameras import find_camera
 from nightisp.errors import NoGroundError, WeightsMismatchError
 from nightisp.image import Mosaic, NoiseFigures, Samples, Shot
 from nightisp.noise_estimate import estimate_noise
-from nightisp.stage import Networks, Params, Stage
+from nightisp.stage import PRECISION, Networks, Params, Stage
 
-_TILE = 512  # of the half-size planes; tiling is exact, so this is no parameter
 _MULTIPLE = 4  # two poolings of 2 x 2
 _OTHERS = "choose denoise.noise: auto, which asks file, camera and the mosaic itself in turn, or {}"
 
@@ -23,14 +22,16 @@ _OTHERS = "choose denoise.noise: auto, which asks file, camera and the mosaic it
 class DenoiseParams(Params):
     """Parameters of denoising."""
 
-    method: Literal["unet", "none"] = Field("unet", description="the U-Net, or leave the noise as it is")
+    method: Literal["unet", "bin", "none"] = Field(
+        "unet", description="the U-Net; or average 2 x 2 photosites of a color, to half the size; or leave the noise"
+    )
     weights: str = Field("denoise_unet", min_length=1, description="weights of the U-Net")
     noise: Literal["auto", "file", "camera", "estimate", "blind"] = Field(
         "auto",
         description="figures of noise from the file, the camera's table or the mosaic; auto: the first that there are",
     )
     strength: float = Field(1.0, ge=0, le=1, description="share of the denoised mosaic in the result")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="what the network computes in")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description=PRECISION)
 
 
 def denoise(mosaic: Mosaic, params: DenoiseParams, networks: Networks | None = None) -> Mosaic:
@@ -39,7 +40,7 @@ def denoise(mosaic: Mosaic, params: DenoiseParams, networks: Networks | None = N
     Takes and gives linear samples, (H, W). Weights that were trained for it see noise of variance 1 everywhere: the
     planes are stabilized first and restored after, nothing is clipped, and `noise` of the result says whose figures
     were used. Weights of a blind network, as published, see samples clipped to [0, max(3 x mean, 0.9)], and their
-    result is clipped to [0, 1]. `method: none` clips nothing.
+    result is clipped to [0, 1]. `method: none` clips nothing. `method: bin` gives (H // 4 * 2, W // 4 * 2).
 
     Raises
     ------
@@ -52,13 +53,16 @@ def denoise(mosaic: Mosaic, params: DenoiseParams, networks: Networks | None = N
     ----------
     :cite:`ntire2023night`, :cite:`makitalo2013gat`.
     """
+    if params.method == "bin":
+        samples, window = binned(mosaic.samples, mosaic.window)
+        return Mosaic(samples, cfa=mosaic.cfa, shot=mosaic.shot, window=window, balance=mosaic.balance)
     if params.method == "none" or params.strength == 0:
         return mosaic
     assert networks is not None, "the U-Net needs networks"
     network = networks(params.weights)
     noise = _noise(mosaic, params, network)
     packed = pack(mosaic.samples, mosaic.cfa)  # (H/2, W/2, 4)
-    denoised = _blind(packed, network, params) if noise.source == "blind" else _told(packed, noise, network, params)
+    denoised = _blind(packed, networks, params) if noise.source == "blind" else _told(packed, noise, networks, params)
     blended = packed + np.float32(params.strength) * (denoised - packed)
     return Mosaic(
         unpack(blended, mosaic.cfa),
@@ -126,25 +130,27 @@ def _of_camera(shot: Shot) -> tuple[float, float] | None:
     return camera.noise(shot.iso) if camera and shot.iso else None
 
 
-def _told(packed: Samples, noise: NoiseFigures, network: Any, params: DenoiseParams) -> Samples:
+def _told(packed: Samples, noise: NoiseFigures, networks: Networks, params: DenoiseParams) -> Samples:
     shot, read = np.array([noise.figures[channel] for channel in (0, 1, 2, 1)], np.float32).T  # of R, G, B, G
     stabilized = stabilize(packed, shot, read)
-    residual = _residual(stabilized, network, params)
+    residual = _residual(stabilized, networks, params)
     return restore(stabilized + residual, shot, read)
 
 
-def _blind(packed: Samples, network: Any, params: DenoiseParams) -> Samples:
+def _blind(packed: Samples, networks: Networks, params: DenoiseParams) -> Samples:
     seen = np.clip(packed, 0, max(3 * float(packed.mean(dtype=np.float64)), 0.9)).astype(np.float32)
-    return np.asarray(np.clip(packed + _residual(seen, network, params), 0, 1))
+    return np.asarray(np.clip(packed + _residual(seen, networks, params), 0, 1))
 
 
-def _residual(seen: Samples, network: Any, params: DenoiseParams) -> Samples:
+def _residual(seen: Samples, networks: Networks, params: DenoiseParams) -> Samples:
     """Return what the network adds to planes (H/2, W/2, 4)."""
     from nightisp.models import denoise_unet  # noqa: F401 - the key of this stage stands on the network's code
-    from nightisp.models.tiling import exact
+    from nightisp.models.tiling import MEMORY, exact
 
     planes = np.ascontiguousarray(np.moveaxis(seen, -1, 0))
-    residual = exact(network, planes, tile=_TILE, multiple=_MULTIPLE, precision=params.precision)  # (4, H/2, W/2)
+    memory = getattr(networks, "memory", MEMORY)  # tiling is exact, so this is no parameter
+    network, precision = networks(params.weights), params.precision
+    residual = exact(network, planes, memory=memory, multiple=_MULTIPLE, precision=precision)  # (4, H/2, W/2)
     return np.moveaxis(residual, 0, -1)
 
 

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from nightisp.image import DisplayImage, Samples, Window
 from nightisp.orientation import orient, orient_window
-from nightisp.stage import Networks, Params, Stage
+from nightisp.stage import PRECISION, Networks, Params, Stage
 
 REDUCTION = 4
+_BIN = 2
 _MULTIPLE = 32  # three wavelet levels below an eighth of the size
 
 
@@ -23,7 +24,10 @@ class RefineParams(Params):
         "mwispnet", description="MWISPNet, which gives a quarter of width and height; or the picture as it is"
     )
     weights: str = Field("mwispnet", min_length=1, description="weights of MWISPNet")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="what the network computes in")
+    binned: bool = Field(
+        False, description="whether denoise.method was bin, MWISPNet's own first step: it gives half the size then"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description=PRECISION)
 
 
 def refine(image: DisplayImage, params: RefineParams, networks: Networks | None = None) -> DisplayImage:
@@ -31,7 +35,7 @@ def refine(image: DisplayImage, params: RefineParams, networks: Networks | None 
 
     Takes display light in [0, 1], (H, W, 3); gives the same, (ceil(h/4), ceil(w/4), 3) of the h x w that are visible,
     or h x w with `method: none`. What the quarters hold beyond the picture lies outside `window`, on whichever
-    side the turn puts it.
+    side the turn puts it. If the mosaic was binned, MWISPNet halves it only.
 
     References
     ----------
@@ -41,7 +45,9 @@ def refine(image: DisplayImage, params: RefineParams, networks: Networks | None 
     height, width = pixels.shape[:2]
     if params.method == "mwispnet":
         assert networks is not None, "MWISPNet needs networks"
-        pixels, reduction = _retouched(pixels, params, networks), REDUCTION
+        if params.binned:  # what MWISPNet's own averaging of 2 x 2 gives back
+            pixels = np.repeat(np.repeat(pixels, _BIN, axis=0), _BIN, axis=1)
+        pixels, reduction = _retouched(pixels, params, networks), REDUCTION // (_BIN if params.binned else 1)
     shape = (pixels.shape[0] * reduction, pixels.shape[1] * reduction)
     return DisplayImage(
         orient(pixels, image.shot.orientation),

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nightisp.errors import WeightsMismatchError
 from nightisp.image import DisplayImage, Samples
-from nightisp.stage import Networks, Params, Stage
+from nightisp.stage import PRECISION, Networks, Params, Stage
 
 _WINDOW = 16  # HAT's: tiles start at its multiples
 
@@ -21,15 +21,15 @@ class SuperResolutionParams(Params):
         "hat", description="HAT, Lanczos interpolation, or the picture at the size that refinement left it"
     )
     weights: str = Field("hat", min_length=1, description="weights of HAT")
-    tile: int = Field(256, ge=32, le=4096, multiple_of=_WINDOW, description="side of HAT's tiles before enlarging")
+    tile: int = Field(512, ge=32, le=4096, multiple_of=_WINDOW, description="side of HAT's tiles before enlarging")
     overlap: int = Field(
-        32,
+        16,
         ge=0,
         le=256,
         multiple_of=_WINDOW,
         description="what a tile sees beyond its seams",
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="what the network computes in")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description=PRECISION)
 
 
 def super_resolution(

@@ -25,13 +25,14 @@ _FREE = {"steps", "decay", "validate_every", "checkpoint_every"}  # may change w
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """Where a run stands, and which weights it began with."""
 
     step: int = 0
     seconds: float = 0.0
     loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    begun: str = ""
 
 
 def save(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, optimizer: Any, progress: Progress) -> None:
@@ -52,7 +53,7 @@ def save(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, opti
         publish((json.dumps(metrics, indent=1) + "\n").encode(), folder / "metrics.json")
 
 
-def resume(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, optimizer: Any) -> Progress:
+def resume(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, optimizer: Any) -> Progress | None:
     """Bring networks and optimizer to where the checkpoint of a folder left them, if there is one.
 
     Raises
@@ -64,7 +65,7 @@ def resume(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, op
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        return Progress()
+        return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         theirs = json.loads(state["identity"])

@@ -108,6 +108,7 @@ def train(
     tell: Callable[[Progress], None] = lambda _: None,
     *,
     start: nn.Module | None = None,
+    begun: str = "",
 ) -> tuple[nn.Module, Progress]:
     """Train a network, or go on from the checkpoint in `folder`.
 
@@ -125,6 +126,8 @@ def train(
         Called after every step.
     start
         A network to begin with in place of a fresh one, of the same widths and depths.
+    begun
+        What `start` is. A run that has a checkpoint keeps what it was told at its beginning.
 
     Returns
     -------
@@ -153,10 +156,10 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
     )
-    progress = resume(task, folder, network, averaged, optimizer)
+    progress = resume(task, folder, network, averaged, optimizer) or Progress(begun=begun)
     saved = time.monotonic()
     for step, arrays in _batches(task, progress.step):
-        begun = time.monotonic()
+        started = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * rate(schedule, step)
         torch.manual_seed(schedule.seed * 1_000_003 + step)  # for dropout
@@ -175,7 +178,7 @@ def train(
             )
         progress.loss = value if np.isnan(progress.loss) else 0.99 * progress.loss + 0.01 * value
         progress.step = step + 1
-        progress.seconds += time.monotonic() - begun
+        progress.seconds += time.monotonic() - started
         last = progress.step == schedule.steps
         if last or progress.step % schedule.validate_every == 0:
             progress.metrics = validated(task, averaged, schedule, device)

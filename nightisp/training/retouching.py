@@ -28,6 +28,7 @@ from nightisp.training.scenes import balanced_light, draw_scene
 
 Array = NDArray[np.float32]
 REDUCTION = 4
+_STOPS = (-3.0, 1.5)  # that an exposure is at most off by
 
 
 class RefineTraining(Params):
@@ -40,11 +41,13 @@ class RefineTraining(Params):
     pictures: int = Field(24, ge=1, description="rendered pictures in a pool")
     region: int = Field(2048, ge=64, multiple_of=4, description="largest side of them; denoising takes its time")
     scale: tuple[float, float] = Field((0.25, 0.8), description="bounds of the factor that photographs are shrunk by")
-    exposure_ev: tuple[float, float] = Field((-1.0, 0.7), description="mean and deviation of how wrong the exposure is")
+    exposure_ev: tuple[float, float] = Field((-0.5, 1.0), description="mean and deviation of how wrong the exposure is")
+    finish: tuple[float, float] = Field((0.0, 1.0), description="bounds of how flat the tone stage leaves them")
     cast: float = Field(0.06, ge=0, description="deviation of the logarithm of the gains of red and blue")
     noise: tuple[float, float] = Field((0.01, 0.15), description="bounds of the share of variance that denoising left")
     denoiser: str | None = Field(None, min_length=1, description="weights of the U-Net for nights; or none")
     denoised: float = Field(0.8, ge=0, le=1, description="share of nights that it denoises; the rest have white noise")
+    grid: float = Field(3.0, ge=0, description="weight of the patterns of 2, 4 and 8 pixels that wavelets leave")
     schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}), description="of the optimizer")
 
 
@@ -116,10 +119,10 @@ class Retouching:
 
     def draw_night(self, rng: np.random.Generator, photograph: Array) -> Night:
         """Draw what went wrong between a photograph and what the stages give."""
-        scene = draw_scene(rng)
+        scene = replace(draw_scene(rng), finish=float(rng.uniform(*self.params.finish)))
         lit = np.clip(balanced_light(photograph, scene) * np.array(scene.illuminant, np.float32), 0, 1)
         mean, deviation = self.params.exposure_ev
-        level = float(lit.mean()) * 2.0 ** float(np.clip(rng.normal(mean, deviation), -3, 1))
+        level = float(lit.mean()) * 2.0 ** float(np.clip(rng.normal(mean, deviation), *_STOPS))
         red, blue = np.exp(rng.normal(0, self.params.cast, 2)).tolist()
         left: float | None = float(np.exp(rng.uniform(*np.log(self.params.noise))))
         matrix = "dng" if rng.random() < 0.7 else "published"
@@ -132,9 +135,10 @@ class Retouching:
         return render(photograph, night, rng, self.networks, self.params.denoiser or "")
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        """Return the mean absolute difference to the photograph."""
+        """Return the mean absolute difference to the photograph, and what of it repeats from block to block."""
         seen, wanted = batch
-        return F.l1_loss(network(seen).float(), wanted)
+        difference = network(seen).float() - wanted
+        return difference.abs().mean() + self.params.grid * repeated(difference)
 
     def validate(self, network: nn.Module) -> Metrics:
         """Return by how much held-out pictures come nearer to the photographs than what the stages gave."""
@@ -201,6 +205,31 @@ class PairRetouching(Retouching):
     def held_out(self) -> list[tuple[Array, Array]]:
         """The pairs that are held out, whole."""
         return [pair.whole(32) for pair in self.pairs.held_out]
+
+
+def repeated(difference: Tensor) -> Tensor:
+    """Return how much of a difference is a pattern with a period of 2, 4 or 8 pixels.
+
+    The network puts its picture together from Haar bands of three sizes. Where a picture is smooth their mean should be
+    nought; a band that is a little off everywhere is too small for the absolute difference to see, yet shows as a grid.
+    So the three detail bands of the difference are averaged over 8 x 8 coefficients, at each size, and their absolute
+    values summed.
+
+    Parameters
+    ----------
+    difference
+        float (N, C, H, W), H and W multiples of 8.
+    """
+    total = difference.new_zeros(())
+    for _ in range(3):
+        even, odd = difference[..., 0::2, :], difference[..., 1::2, :]
+        low, high = even + odd, even - odd
+        sums = [band[..., 0::2] + band[..., 1::2] for band in (low, high)]
+        differences = [band[..., 0::2] - band[..., 1::2] for band in (low, high)]
+        details = torch.cat([sums[1], *differences], dim=1) / 4  # (N, 3 C, H/2, W/2)
+        total = total + F.avg_pool2d(details, min(8, *details.shape[-2:])).abs().mean()
+        difference = sums[0] / 4
+    return total
 
 
 def _begin_as_average(network: Any) -> None:

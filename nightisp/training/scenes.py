@@ -42,7 +42,8 @@ class Scene:
     `illuminant` is camera RGB of a neutral (green = 1). `level` is the mean of the camera's RGB once exposed, 1 being
     white level. `highlights` are knee and peak of the lamps. `noise` is shot and read noise for R, G and B, `row` the
     deviation of whole rows and `black` the error of black level, both on the scale where white is 1; `bits` counts
-    the steps up to white.
+    the steps up to white. `finish` is how the photograph got from linear light to display light: 0 as our tone stage
+    does it, 1 by sRGB's encoding alone, of which our tone stage makes a pale and flat picture.
     """
 
     matrix: ColorMatrix
@@ -54,6 +55,7 @@ class Scene:
     row: float
     black: float
     bits: int
+    finish: float = 0.0
 
 
 def draw_scene(rng: np.random.Generator, iso: tuple[float, float] = ISO) -> Scene:
@@ -138,7 +140,7 @@ def light_on_sensor(photograph: Array, scene: Scene) -> Array:
 
 def balanced_light(photograph: Array, scene: Scene) -> Array:
     """Return a photograph's light in a scene's camera RGB after a perfect white balance; not clipped, not exposed."""
-    linear = _unrendered()[np.rint(photograph * np.float32(_CODES)).astype(np.int32)]  # (H, W, 3)
+    linear = _unfinished(scene.finish)[np.rint(photograph * np.float32(_CODES)).astype(np.int32)]  # (H, W, 3)
     lamps = raise_highlights(linear, *scene.highlights)
     camera_to_srgb = camera_to_srgb_dng([scene.matrix], to_gains(scene.illuminant))
     return srgb_to_camera(lamps, camera_to_srgb).astype(np.float32)
@@ -185,11 +187,25 @@ def _cameras() -> tuple[Camera, ...]:
     return cameras
 
 
+def _unfinished(finish: float) -> Array:
+    """Return linear light by display code, the geometric mean of two ways back, weighted by `Scene.finish`."""
+    if finish == 0:
+        return _unrendered()
+    return np.asarray(_unrendered() ** np.float32(1 - finish) * _unencoded() ** np.float32(finish))
+
+
 @cache
 def _unrendered() -> Array:
     """Return linear light by display code: inverse gamma and inverse curve at once."""
     display = invert_gamma(np.linspace(0, 1, _CODES + 1), ToneParams.model_validate({}).gamma)
     return invert_curve(ToneCurve(PUBLISHED_CURVE), display).astype(np.float32)
+
+
+@cache
+def _unencoded() -> Array:
+    """Return linear light by display code as sRGB has it."""
+    display = np.linspace(0, 1, _CODES + 1)
+    return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

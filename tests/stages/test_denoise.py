@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+nn = torch.nn
 
 from nightisp.anscombe import stabilize  # noqa: E402
 from nightisp.bayer import pack  # noqa: E402
@@ -15,12 +16,11 @@ from nightisp.cameras import find_camera  # noqa: E402
 from nightisp.errors import ImageShapeError, NoGroundError, WeightsMismatchError  # noqa: E402
 from nightisp.image import CFA, Mosaic, NoiseFigures, Shot  # noqa: E402
 from nightisp.models import build  # noqa: E402
-from nightisp.stages import denoise as module  # noqa: E402
 from nightisp.stages.denoise import STAGE, DenoiseParams, denoise  # noqa: E402
 from tests.strategies import SHOT, flat, mosaic, noise  # noqa: E402
 from tests.tolerance import FLOAT32, NETWORK  # noqa: E402
 
-UNET = DenoiseParams(method="unet", noise="blind")
+UNET = DenoiseParams(method="unet", noise="blind", precision="float32")
 
 
 class Constant(torch.nn.Module):  # type: ignore[misc]
@@ -40,6 +40,15 @@ def test_none_returns_the_mosaic_itself() -> None:
     noisy = mosaic(noise(4, 6, low=-0.5, high=2.0))
     assert denoise(noisy, DenoiseParams(method="none")) is noisy
     assert denoise(noisy, DenoiseParams(method="unet", strength=0)) is noisy
+
+
+@pytest.mark.parametrize("cfa", list(CFA))
+def test_binning_keeps_color_and_record(cfa: CFA) -> None:
+    given = mosaic(flat((0.1, 0.2, 0.3), 8, 16, cfa), cfa)
+    result = denoise(given, DenoiseParams(method="bin"))
+    assert np.abs(result.samples - flat((0.1, 0.2, 0.3), 4, 8, cfa)).max() < FLOAT32
+    assert (result.cfa, result.shot, result.window[2:]) == (cfa, given.shot, (4, 8))
+    assert STAGE.weights(DenoiseParams(method="bin")) == ()
 
 
 @pytest.mark.parametrize("cfa", list(CFA))
@@ -82,9 +91,7 @@ def test_strength_blends_linearly() -> None:
     network = Constant(0.3, -0.2, 0.1, -0.4)
     full = denoise(noisy, UNET, lambda name: network).samples
     for strength in (0.25, 0.5):
-        blended = denoise(
-            noisy, DenoiseParams(method="unet", noise="blind", strength=strength), lambda name: network
-        ).samples
+        blended = denoise(noisy, UNET.model_copy(update={"strength": strength}), lambda name: network).samples
         expected = (1 - strength) * noisy.samples + strength * full
         assert np.abs(blended - expected).max() < FLOAT32
 
@@ -100,12 +107,25 @@ def filled() -> Any:
     return network
 
 
-@pytest.mark.parametrize("shape", [(134, 70), (66, 130)])
-def test_tiled_is_whole(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+class Frugal:
+    """Networks that may take little memory."""
+
+    memory = 10**6
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, _name: str) -> nn.Module:
+        return self.network
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(594, 270), (266, 530)])
+def test_tiled_is_whole(shape: tuple[int, int], precision: str) -> None:
     network, noisy = filled(), mosaic(noise(*shape, high=0.5))
-    whole = denoise(noisy, UNET, lambda name: network).samples
-    monkeypatch.setattr(module, "_TILE", 32)
-    tiled = denoise(noisy, UNET, lambda name: network).samples
+    params = UNET.model_copy(update={"precision": precision})
+    whole = denoise(noisy, params, lambda name: network).samples
+    tiled = denoise(noisy, params, Frugal(network)).samples
     assert np.abs(tiled - whole).max() < NETWORK
     assert np.abs(whole - noisy.samples).mean() > 0.01  # it did something
 
@@ -126,7 +146,7 @@ def test_weights_are_those_of_the_chosen_method() -> None:
     assert STAGE.weights(DenoiseParams(method="unet", weights="mine")) == ("mine",)
 
 
-TOLD = DenoiseParams(method="unet")
+TOLD = DenoiseParams(method="unet", precision="float32")
 SILENT = Constant(0, 0, 0, 0)
 PER_COLOR = ((1e-3, 1e-6), (2e-3, 2e-6), (3e-3, 3e-6))
 

@@ -16,7 +16,7 @@ from nightisp.stages.refine import STAGE, RefineParams, refine  # noqa: E402
 from tests.strategies import MODEST, SHOT, noise, orientations, sides, upright  # noqa: E402
 from tests.tolerance import FLOAT32  # noqa: E402
 
-MWISPNET = RefineParams(method="mwispnet")
+MWISPNET = RefineParams(method="mwispnet", precision="float32")
 
 
 class Average(torch.nn.Module):  # type: ignore[misc]
@@ -58,6 +58,17 @@ def test_a_quarter_of_the_visible_part_upright(height: int, width: int, orientat
     assert found.window[2:] == ((width, height) if orientation > 4 else (height, width))
     assert found.shot == SHOT.model_copy(update={"orientation": 1})
     assert all(side % 32 == 0 for side in network.seen[0][2:])
+
+
+@MODEST
+@given(height=sides, width=sides, orientation=orientations)
+def test_half_of_what_was_binned(height: int, width: int, orientation: int) -> None:
+    picture, network = display(height, width, orientation, border=(1, 2)), Average()
+    found = refine(picture, MWISPNET.model_copy(update={"binned": True}), lambda name: network)
+    assert found.reduction == 2
+    assert found.window[2:] == ((width, height) if orientation > 4 else (height, width))
+    twice = picture.visible().repeat(2, axis=0).repeat(2, axis=1)
+    assert np.abs(found.samples - upright(averaged(twice), orientation)).max() < FLOAT32
 
 
 @pytest.mark.parametrize(
