@@ -45,7 +45,7 @@ def main() -> None:
     }
     for name in options.name or ["mwispnet"]:
         methods[name] = refiner(networks, name)
-    photographs = read_photographs([SHARED / "data/night"])
+    photographs = read_photographs([SHARED / "data" / folder for folder in ("night", "photos")])
     task = open_task("refine", read_params("refine", ROOT / "training/params.yaml"), photographs, networks)
     figures = {}
     for number, (_, finished) in enumerate(task.held_out):  # type: ignore[attr-defined]

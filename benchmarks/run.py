@@ -189,7 +189,7 @@ def changes(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
 def sizes(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     """Run raws of several sizes cold."""
     found = {}
-    for megapixels in (1.5, 3, 6, 12, 24):
+    for megapixels in (1.5, 3, 6, 12, 24, 61):
         report = render(work, synthetic(work / f"{megapixels:g}.dng", megapixels))
         row = found[f"{megapixels:g}"] = {
             "seconds": sum(report["frames"][0]["seconds"].values()),

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from nightisp import code
 from nightisp import params as parameters
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
+from nightisp.models.heap import release_freed_memory
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.publish import claim, publish
 from nightisp.raw import RawFile
@@ -153,6 +155,10 @@ class Engine:
             for key in keys:
                 self._fresh.pop(key, None)
 
+    def flush(self, seconds: float) -> None:
+        """Wait so long, at most, for what is being written: before leaving at once."""
+        futures.wait([fresh.written for fresh in list(self._fresh.values())], seconds)
+
     def publish(self, plan: Plan, output: Path) -> tuple[Path, tuple[Outcome, ...]]:
         """Put the finished picture into `output`, unless the file there is that picture already.
 
@@ -214,6 +220,8 @@ class Engine:
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
             result = stage(image, chosen, self.networks).rounded()
+            if stage.weights(chosen):
+                release_freed_memory()
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")

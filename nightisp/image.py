@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nightisp.errors import ImageShapeError
+from nightisp.rows import in_rows
 
 Samples = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -150,8 +151,8 @@ class Image:
     def stored(self) -> NDArray[Any]:
         """Return the samples as the store keeps them: float16, or uint16 for [0, 1] (docs/decisions/0002)."""
         if self.STORAGE is np.uint16:
-            return np.asarray(np.rint(np.clip(self.samples, 0, 1) * np.float32(65535)).astype(np.uint16))
-        return np.asarray(np.clip(self.samples, -65504, 65504).astype(np.float16))
+            return in_rows(lambda part: np.rint(np.clip(part, 0, 1) * np.float32(65535)), self.samples, dtype=np.uint16)
+        return in_rows(lambda part: np.clip(part, -65504, 65504), self.samples, dtype=np.float16)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the samples, as JSON values."""

@@ -98,7 +98,7 @@ def check_networks(engine: Engine, tree: parameters.Tree, until: str, device: st
     names = [name for stage in PIPELINE[: index(until) + 1] for name in stage.weights(chosen[stage.name])]
     for name in names:
         engine.library.find(name)
-    if names or device not in ("auto", "cpu"):  # a device asked for by name is never passed over in silence
+    if device not in ("auto", "cpu"):  # those are always there, and to ask takes PyTorch's import
         _ = engine.networks.device
 
 

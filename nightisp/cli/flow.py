@@ -101,11 +101,11 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
     from nightisp.publish import check_writable
     from nightisp.run import check, execute
 
-    check(options)  # before a server is started for nothing
+    engine_at_work, _ = check(options)  # before a server is started for nothing
     if options.until == NAMES[-1]:
         check_writable(options.output)
     stop = Stop()
-    with Progress(quiet=quiet) as progress, interruptible(stop):
+    with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
         if engine is EngineName.local:
             report = execute(options, progress, stop)
         else:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 10.0
 """How long a stage that is under way may go on after an interrupt."""
+_FLUSH_S = 3.0
 
 
 class Progress:
@@ -134,18 +135,23 @@ def _leave() -> None:
 
 
 @contextmanager
-def interruptible(stop: Stop) -> Iterator[None]:
+def interruptible(stop: Stop, flush: Callable[[float], None] = lambda _: None) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM begin no further stage; leave at once on the second, or if a stage takes long.
 
-    Leaving in the middle of a stage loses that stage alone: artifacts and pictures appear whole or not at all.
+    Leaving in the middle of a stage loses that stage alone: artifacts and pictures appear whole or not at all, and
+    `flush` is given a few seconds to write what is ready.
     """
+
+    def leave() -> None:
+        flush(_FLUSH_S)
+        _leave()
 
     def on_interrupt(*_: object) -> None:
         if stop:
-            _leave()
+            leave()
         stop.set()
         print("stopping; Ctrl-C again to leave at once", file=sys.stderr, flush=True)  # noqa: T201
-        timer = threading.Timer(PATIENCE_S, _leave)
+        timer = threading.Timer(PATIENCE_S, leave)
         timer.daemon = True
         timer.start()
 

@@ -62,7 +62,7 @@ def evaluate(
         settings.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         try:
             network = prepared(network, resolved(precision, device))
-            batch = torch.from_numpy(planes).unsqueeze(0).to(device).contiguous(memory_format=torch.channels_last)
+            batch = torch.from_numpy(planes).unsqueeze(0).to(device)
             outputs: Any = network(batch)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             arrays = tuple(output[0].float().cpu().numpy() for output in outputs)

@@ -29,3 +29,9 @@ def keep_freed_memory() -> bool:
         return False
     settings = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: _NEVER, _ARENA_MAX: 1}
     return all(mallopt(name, value) for name, value in settings.items())
+
+
+def release_freed_memory() -> None:
+    """Give back what is kept, between two stages: the next may need it in other pieces, or another program."""
+    if keep_freed_memory():
+        ctypes.CDLL(None).malloc_trim(0)

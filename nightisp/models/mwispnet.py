@@ -64,8 +64,8 @@ class MWISPNet(nn.Module):
         fine = self.down1(self.head(rgb).to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
         middle = self.down2(fine)  # (N, 96, H/16, W/16)
         x = self.middle(self.down3(middle))  # (N, 128, H/32, W/32)
-        x = self.up1(x) + middle
-        x = self.up2(x) + fine
+        x = self.up1(x).add_(middle)
+        x = self.up2(x).add_(fine)
         group, last = self.up3
         return self.tail(last(group(x).to(last.weight.dtype)))
 
@@ -104,7 +104,7 @@ class _Group(nn.Module):
         self.rg = nn.Sequential(*(_Block(width, reduction) for _ in range(blocks)), _convolution(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.rg(x)
+        return self.rg(x).add_(x)
 
 
 class _Block(nn.Module):
@@ -116,7 +116,7 @@ class _Block(nn.Module):
         self.CA = _ChannelAttention(width, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.CA(self.res(x))
+        return self.CA(self.res(x)).add_(x)
 
 
 class _ChannelAttention(nn.Module):

@@ -30,10 +30,10 @@ def grown(size: int, multiple: int) -> int:
 
 
 def cut(planes: NDArray[np.float32], rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float32]:
-    """Return part of the planes; what lies beyond their bottom and right is mirrored."""
+    """Return part of the planes, as a view if it lies inside; what lies beyond bottom and right is mirrored."""
     _, height, width = planes.shape
     if rows[1] <= height and columns[1] <= width:
-        return np.ascontiguousarray(planes[:, slice(*rows), slice(*columns)], np.float32)
+        return np.asarray(planes[:, slice(*rows), slice(*columns)], np.float32)
     down = mirrored(height, rows[1])[rows[0] :]
     across = mirrored(width, columns[1])[columns[0] :]
     return np.asarray(planes[:, down[:, None], across], np.float32)

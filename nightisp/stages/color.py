@@ -10,6 +10,7 @@ from pydantic import Field
 from nightisp.colorimetry import Matrix, camera_to_srgb_dng, camera_to_srgb_published, invert
 from nightisp.errors import ImageTypeError, NoGroundError
 from nightisp.image import Balance, LinearImage, Samples, Shot, Triple
+from nightisp.rows import in_rows
 from nightisp.stage import Params, Stage
 
 _FINAL = {"as_shot", "as_shot_fc4", "fc4", "gains", "kelvin"}  # methods that `auto` leaves as they are
@@ -55,9 +56,9 @@ def color(image: LinearImage, params: ColorParams) -> LinearImage:
     second = _second_gains(image, params)
     (r, g, b), (r2, g2, b2) = image.balance.gains, second
     total = (r * r2, g * g2, b * b2)
-    pixels = _balanced(image.samples, second, total, params.highlights)
+    matrix = _camera_to_srgb(image.shot, params, total)
     return LinearImage(
-        _converted(pixels, _camera_to_srgb(image.shot, params, total)),
+        in_rows(lambda part: _converted(_balanced(part, second, total, params.highlights), matrix), image.samples),
         space="srgb",
         shot=image.shot,
         window=image.window,

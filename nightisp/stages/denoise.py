@@ -13,6 +13,7 @@ from nightisp.cameras import find_camera
 from nightisp.errors import NoGroundError, WeightsMismatchError
 from nightisp.image import Mosaic, NoiseFigures, Samples, Shot
 from nightisp.noise_estimate import estimate_noise
+from nightisp.rows import in_rows
 from nightisp.stage import PRECISION, Networks, Params, Stage
 
 _MULTIPLE = 4  # two poolings of 2 x 2
@@ -63,7 +64,8 @@ def denoise(mosaic: Mosaic, params: DenoiseParams, networks: Networks | None = N
     noise = _noise(mosaic, params, network)
     packed = pack(mosaic.samples, mosaic.cfa)  # (H/2, W/2, 4)
     denoised = _blind(packed, networks, params) if noise.source == "blind" else _told(packed, noise, networks, params)
-    blended = packed + np.float32(params.strength) * (denoised - packed)
+    strength = np.float32(params.strength)
+    blended = in_rows(lambda part, clean: part + strength * (clean - part), packed, denoised)
     return Mosaic(
         unpack(blended, mosaic.cfa),
         cfa=mosaic.cfa,
@@ -132,9 +134,9 @@ def _of_camera(shot: Shot) -> tuple[float, float] | None:
 
 def _told(packed: Samples, noise: NoiseFigures, networks: Networks, params: DenoiseParams) -> Samples:
     shot, read = np.array([noise.figures[channel] for channel in (0, 1, 2, 1)], np.float32).T  # of R, G, B, G
-    stabilized = stabilize(packed, shot, read)
+    stabilized = in_rows(lambda part: stabilize(part, shot, read), packed)
     residual = _residual(stabilized, networks, params)
-    return restore(stabilized + residual, shot, read)
+    return in_rows(lambda part, more: restore(part + more, shot, read), stabilized, residual)
 
 
 def _blind(packed: Samples, networks: Networks, params: DenoiseParams) -> Samples:

@@ -62,7 +62,7 @@ def _retouched(pixels: Samples, params: RefineParams, networks: Networks) -> Sam
     from nightisp.models import mwispnet  # noqa: F401 - the key of this stage stands on the network's code
     from nightisp.models.tiling import whole
 
-    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    planes = np.moveaxis(pixels, -1, 0)  # a view: the network takes its pixels as they lie
     retouched = whole(
         networks(params.weights),
         planes,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from nightisp.errors import WeightsMismatchError
 from nightisp.image import DisplayImage, Samples
+from nightisp.rows import in_rows
 from nightisp.stage import PRECISION, Networks, Params, Stage
 
 _WINDOW = 16  # HAT's: tiles start at its multiples
@@ -51,7 +52,7 @@ def super_resolution(
     if params.method == "none" or image.reduction == 1:
         return image
     enlarged = _hat(image, params, networks) if params.method == "hat" else _lanczos(image.samples, image.reduction)
-    pixels = np.ascontiguousarray(np.clip(enlarged[image.window.slices], 0, 1))
+    pixels = in_rows(lambda part: np.clip(part, 0, 1), enlarged[image.window.slices])
     return DisplayImage(pixels, shot=image.shot, balance=image.balance)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from nightisp.errors import ImageTypeError
 from nightisp.image import DisplayImage, LinearImage, Samples
+from nightisp.rows import in_rows
 from nightisp.stage import Params, Stage
 
 # Read off the published curve; denser at the foot, where it bends and where gamma 3.2 shows every error.
@@ -57,10 +58,7 @@ def tone(image: LinearImage, params: ToneParams) -> DisplayImage:
         raise ImageTypeError(f"tone takes linear sRGB, not {image.space}: run color first")
     gain = np.float32(2.0**params.exposure_ev)
     curve = ToneCurve(params.curve)
-    display = np.empty_like(image.samples)
-    for rows in range(0, len(display), 256):  # blocks bound the temporaries
-        part = slice(rows, rows + 256)
-        display[part] = encode_gamma(curve(image.samples[part] * gain), params.gamma)
+    display = in_rows(lambda linear: encode_gamma(curve(linear * gain), params.gamma), image.samples)
     return DisplayImage(display, shot=image.shot, window=image.window, balance=image.balance)
 
 

@@ -1,0 +1,40 @@
+"""Work on large arrays a few rows at a time, so that what is needed on the way stays small and in the caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ROWS = 256
+
+
+def in_rows(work: Callable[..., Any], *arrays: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Apply what works pixel by pixel to arrays of the same height.
+
+    Parameters
+    ----------
+    work
+        Takes as many parts of ROWS rows as there are arrays, and gives one of the first one's shape.
+    arrays
+        (H, ...).
+    dtype
+        Of the result: what `work` gives is cast to it.
+
+    Returns
+    -------
+    ndarray
+        The shape of the first array, C-contiguous.
+
+    Examples
+    --------
+    >>> in_rows(lambda part, more: part + more, np.ones((600, 2)), np.full((600, 2), 2.0)).sum()
+    np.float32(3600.0)
+    """
+    result = np.empty(arrays[0].shape, dtype)
+    for top in range(0, len(result), ROWS):
+        part = slice(top, top + ROWS)
+        result[part] = work(*(array[part] for array in arrays))
+    return result
