@@ -18,8 +18,8 @@ from nightisp.image import Shot
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES, PIPELINE, index
 
-BYTES_PER_PHOTOSITE = 180
-"""What a frame takes in memory at its peak: HAT's, the highest measured on 12 megapixels (benchmarks/README.md)."""
+BYTES_PER_PHOTOSITE = 130
+"""What a frame takes in memory at its peak, HAT's: at 12 megapixels; larger ones take less (benchmarks/README.md)."""
 
 Perform = Callable[[Plan, str], "Performed"]
 

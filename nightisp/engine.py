@@ -220,8 +220,7 @@ class Engine:
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
             result = stage(image, chosen, self.networks).rounded()
-            if stage.weights(chosen):
-                release_freed_memory()
+            release_freed_memory()
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
@@ -240,6 +239,8 @@ class Engine:
             except StoreError as error:
                 error.transient = False  # whoever waits for this need not compute the picture again
                 raise
+            finally:
+                release_freed_memory()
 
         self.settle(plan)
         self._fresh[key] = _Fresh(image, self._writer.submit(write))
