@@ -296,6 +296,23 @@ def test_keys_are_the_same_in_every_process_and_folder(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == plain_engine(tmp_path).plan(SOMEWHERE, OTHER).keys
 
 
+def test_the_record_says_what_auto_came_to(counted: Counted, tmp_path: Path) -> None:
+    from nightisp.models.evaluation import resolved
+
+    raw = write_frame(tmp_path / "one.dng", 1)
+    counted.render([raw])
+    said = {
+        stage: json.loads((artifact(counted, stage) / "zarr.json").read_text())["attributes"]
+        for stage in ("tone", "refine", "super_resolution")
+    }
+    assert "precision" not in said["tone"]
+    assert said["refine"]["precision"] == said["super_resolution"]["precision"] == resolved("auto", "cpu")
+    assert said["refine"]["params"]["precision"] == "auto"
+    counted.render([raw], {"refine": {"precision": "float32"}})
+    others = {path.name for path in (counted.engine.store.folder / "refine").glob("*.zarr")}
+    assert len(others) == 2
+
+
 def test_of_a_pair_every_byte_of_both_files_counts(counted: Counted, tmp_path: Path) -> None:
     pair = write_pair(tmp_path / "one.png", 1)
     counted.render([pair])
