@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).parents[1]
         ({"tone": [1]}, r"here: tone: \[1\] stands where its parameters are expected"),
         ({"tone": "gamma"}, "here: tone: 'gamma' stands where"),
         ({"tone": {1: 2}}, "here: tone.1: "),
-        ({"denoise": {"method": "magic"}}, "denoise.method: 'magic': input should be 'unet' or 'none'"),
+        ({"denoise": {"method": "magic"}}, "denoise.method: 'magic': input should be 'unet', 'bin' or 'none'"),
         ({"denoise": {"strength": 1.01}}, "denoise.strength: 1.01: .*less than or equal to 1"),
         ({"white_balance": {"method": "kelvin"}}, "here: white_balance: method: kelvin needs white_balance.kelvin"),
         ({"super_resolution": {"tile": 250}}, "super_resolution.tile: 250: .*multiple of 16"),
