@@ -41,7 +41,7 @@ CLASSICAL: dict[str, Callable[[], Any]] = {
     "estimate_noise": lambda: estimate_noise(SAMPLES, PHASE, VISIBLE),
     "binned": lambda: binned(SAMPLES, VISIBLE),
     "demosaic": lambda: demosaic(Mosaic(SAMPLES, cfa=PHASE, shot=Shot(), window=VISIBLE), DemosaicParams()),
-    "tone": lambda: tone(LinearImage(PICTURE, shot=Shot(), window=VISIBLE), ToneParams()),
+    "tone": lambda: tone(LinearImage(PICTURE, space="srgb", shot=Shot(), window=VISIBLE), ToneParams()),
 }
 
 
