@@ -91,7 +91,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert trained(tmp_path / "c", seed=2) != trained(tmp_path / "a")
 
 
-def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path, optimizer: str) -> None:
     class Broken(Doubling):
         def draw(self, pool: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
             if (tmp_path / "go").exists():
@@ -101,7 +102,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path)
                 raise KeyboardInterrupt
             return super().draw(pool, rng)
 
-    settings = {"checkpoint_every": 1e-9}
+    settings = {"checkpoint_every": 1e-9, "optimizer": optimizer}
     with pytest.raises(KeyboardInterrupt):
         train(Broken(schedule(**settings)), tmp_path / "run")
     (tmp_path / "go").touch()

@@ -22,6 +22,7 @@ from nightisp.errors import WeightsError, WeightsMismatchError
 from nightisp.models.weightfile import mismatch
 from nightisp.stage import Params
 from nightisp.training.checkpoints import Progress, resume, save
+from nightisp.training.muon import Muon
 
 Arrays = tuple[NDArray[Any], ...]
 Metrics = dict[str, float]
@@ -34,10 +35,11 @@ class Schedule(Params):
 
     steps: int = Field(10000, ge=1, description="steps of the optimizer")
     batch: int = Field(16, ge=1, description="samples a step")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: orthogonal steps, see training/muon.py")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="at its height")
     warmup: int = Field(200, ge=0, description="steps over which the rate rises to its height")
     decay: float = Field(0.3, ge=0, le=1, description="share of the steps, at the end, over which the rate falls to 0")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="share of the parameters taken off, times the rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged copy, which is validated and kept")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="what the network computes in")
@@ -153,9 +155,7 @@ def train(
     averaged.load_state_dict(network.state_dict())
     if device == "cpu":
         network, averaged = (n.to(memory_format=torch.channels_last) for n in (network, averaged))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
-    )
+    optimizer = _optimizer(network, schedule)
     progress = resume(task, folder, network, averaged, optimizer) or Progress(begun=begun)
     saved = time.monotonic()
     for step, arrays in _batches(task, progress.step):
@@ -215,6 +215,14 @@ def rate(schedule: Schedule, step: int) -> float:
     falling = schedule.decay * schedule.steps
     down = (schedule.steps - step) / falling if falling else 1.0
     return min(1.0, up, down)
+
+
+def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.optimizer == "muon":
+        return Muon(network.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
+    return torch.optim.AdamW(
+        network.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
 
 
 def validated(task: Task, network: nn.Module, schedule: Schedule, device: str) -> Metrics:
