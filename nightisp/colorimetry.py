@@ -19,6 +19,9 @@ D65_XYZ = np.array([0.95047, 1.0, 1.08883])
 XYZ_D65_TO_SRGB: Matrix = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 """IEC 61966-2-1, XYZ under D65 to linear sRGB."""
 
+XYZ_D50_TO_ROMM: Matrix = np.array([[1.3460, -0.2556, -0.0511], [-0.5446, 1.5082, 0.0205], [0.0, 0.0, 1.2123]])
+"""ISO 22028-2, XYZ to linear ROMM RGB (ProPhoto), wide enough that no lamp has a negative color in it."""
+
 PUBLISHED_XYZ_TO_SRGB: Matrix = np.array(
     [[1.521689, -0.673763, 0.152074], [-0.145724, 1.266507, -0.120783], [-0.0397583, -0.561249, 1.60100734]]
 )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightisp.bayer import PHASE, pack, to_half_rgb, to_phase, unpack
 from nightisp.errors import ImageShapeError, NoGroundError, ParamsError, WeightsMismatchError
+from nightisp.exif import as_color_matrix
 from nightisp.image import CFA, DisplayImage, Mosaic, Samples, Shot
 from nightisp.models import PRESETS, build
 from nightisp.models.weightfile import SUFFIX, read_card
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Params)
 
+_D65 = 21  # EXIF LightSource; a single matrix holds for all lights
+
 
 class Options(BaseModel):
     """How a network is run; what it has no use for must be left at None."""
@@ -36,6 +39,9 @@ class Options(BaseModel):
     weights: str = Field(min_length=1, description="name of the weights")
     cfa: CFA | None = Field(None, description="color filter array of a mosaic, from its top-left")
     noise: tuple[float, float] | None = Field(None, description="shot and read noise; estimated if None")
+    color_matrix: tuple[float, float, float, float, float, float, float, float, float] | None = Field(
+        None, description="from XYZ to camera RGB, row by row, as DNG's ColorMatrix"
+    )
     tile: int | None = Field(None, description="side of HAT's tiles")
     overlap: int | None = Field(None, description="what a tile of HAT's sees beyond its seams")
     precision: Literal["auto", "float32", "bfloat16"] = Field("float32", description=PRECISION)
@@ -116,9 +122,9 @@ def predict(network: str, samples: Samples, networks: Networks, options: Options
         float32. `hat`: sRGB (H, W, 3) in [0, 1]; given back four times as wide and high. `mwispnet`: the same, given
         back at a quarter of width and height. `denoise_unet`: a mosaic, linear, 0 = black level, 1 = white level,
         (H, W) with `options.cfa`, or its planes R, G, B, G (H/2, W/2, 4); given back in the same shape, and `facts`
-        say how its noise was known. `fc4`: linear
-        camera RGB (H, W, 3), or such a mosaic; the confidence map (h, w) is given back, its maximum 1, and `facts`
-        hold `illuminant` (camera RGB of a neutral, green = 1) and `gains`.
+        say how its noise was known. `fc4`: linear camera RGB (H, W, 3), or such a mosaic, with `options.color_matrix`
+        if the weights judge by it; the confidence map (h, w) is given back, its maximum 1, and `facts` hold
+        `illuminant` (camera RGB of a neutral, green = 1) and `gains`.
     networks
         Gives the network called `options.weights`.
 
@@ -133,7 +139,7 @@ def predict(network: str, samples: Samples, networks: Networks, options: Options
 
 
 def _enlarge(samples: Samples, networks: Networks, options: Options) -> Prediction:
-    _check_unused("hat", options, "cfa", "noise")
+    _check_unused("hat", options, "cfa", "noise", "color_matrix")
     chosen = {name: value for name in ("tile", "overlap") if (value := getattr(options, name)) is not None}
     params = _params(
         enlarging.SuperResolutionParams, method="hat", weights=options.weights, precision=options.precision, **chosen
@@ -144,13 +150,13 @@ def _enlarge(samples: Samples, networks: Networks, options: Options) -> Predicti
 
 
 def _retouch(samples: Samples, networks: Networks, options: Options) -> Prediction:
-    _check_unused("mwispnet", options, "cfa", "noise", "tile", "overlap")
+    _check_unused("mwispnet", options, "cfa", "noise", "color_matrix", "tile", "overlap")
     params = _params(refining.RefineParams, method="mwispnet", weights=options.weights, precision=options.precision)
     return Prediction(refining.STAGE(DisplayImage(_picture("mwispnet", samples, options)), params, networks).samples)
 
 
 def _denoise(samples: Samples, networks: Networks, options: Options) -> Prediction:
-    _check_unused("denoise_unet", options, "tile", "overlap")
+    _check_unused("denoise_unet", options, "color_matrix", "tile", "overlap")
     told = getattr(networks(options.weights), "card", {}).get("sees") == "stabilized"
     if options.noise and not (told and np.isfinite(options.noise).all() and min(options.noise) >= 0):
         wrong = "expected two variances of 0 or more" if told else f"{options.weights} is blind to it; leave it out"
@@ -186,8 +192,17 @@ def _find_light(samples: Samples, networks: Networks, options: Options) -> Predi
         rgb = to_half_rgb(mosaic.samples, mosaic.cfa)
     network = networks(options.weights)
     sees = balancing.read_sees(options.weights, getattr(network, "card", {}))
-    light, _, confidence = evaluate(network, balancing.as_seen(rgb, sees), options.precision)
-    r, g, b = (float(value) for value in light)
+    if sees.space == "camera":
+        _check_unused(options.weights, options, "color_matrix")
+    elif options.color_matrix is None:
+        raise ParamsError(
+            f"{options.where}: {options.weights} judges the light by the camera's ColorMatrix; give the nine numbers "
+            "of one from XYZ to camera RGB: --color-matrix ..."
+        )
+    matrices = (as_color_matrix(options.color_matrix, _D65),) if options.color_matrix else ()
+    matrix = balancing.camera_to_seen(matrices, sees)
+    light, _, confidence = evaluate(network, balancing.as_seen(rgb, sees, matrix), options.precision)
+    r, g, b = balancing.in_camera(light, matrix)
     gains = balancing.to_gains((r, g, b))
     facts = {"illuminant": [r / g, 1.0, b / g], "gains": list(gains), "most_confident": float(confidence.max())}
     return Prediction(confidence[0] / np.float32(confidence.max()), facts)
@@ -233,7 +248,7 @@ def _mosaic(network: str, samples: Samples, options: Options) -> Mosaic:
 def _check_unused(network: str, options: Options, *names: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
-            raise ParamsError(f"--{name}: {network} has no use for it; leave it out")
+            raise ParamsError(f"--{name.replace('_', '-')}: {network} has no use for it; leave it out")
 
 
 def _params(model: type[P], **values: Any) -> P:

@@ -17,13 +17,14 @@ torch = pytest.importorskip("torch")
 from nightisp import cli  # noqa: E402
 from nightisp.bayer import pack, to_phase, unpack  # noqa: E402
 from nightisp.errors import OutputError, RawFileError, RawFileNotFoundError  # noqa: E402
-from nightisp.image import CFA, DisplayImage, Mosaic, Shot  # noqa: E402
+from nightisp.image import CFA, ColorMatrix, DisplayImage, Mosaic, Shot  # noqa: E402
 from nightisp.models import PRESETS, build  # noqa: E402
 from nightisp.models.weightfile import write  # noqa: E402
 from nightisp.models.weights import Compute, Library  # noqa: E402
 from nightisp.picture_files import read_picture, write_picture  # noqa: E402
 from nightisp.predict import KINDS, kind, presets  # noqa: E402
 from nightisp.stages import denoise, refine, super_resolution, white_balance  # noqa: E402
+from tests.strategies import DAYLIGHT  # noqa: E402
 from tests.tolerance import FLOAT32, UINT16  # noqa: E402
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -220,6 +221,22 @@ def test_fc4_tells_the_light(tmp_path: Path, weights: Path, run: Run) -> None:
     assert confidence.max() == pytest.approx(1)
 
 
+def test_fc4_that_judges_by_the_color_matrix_is_given_one(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "weights"
+    write_weights(folder, "fc4", sees={"space": "romm"})
+    rgb = photograph(64, 96)
+    np.save(tmp_path / "in.npy", rgb)
+    matrix = [value for row in DAYLIGHT for value in row]
+    run("predict", "--network", "fc4", "--color-matrix", *matrix, "in.npy", "map.png", "--json", "light.json")
+    facts = json.loads((tmp_path / "light.json").read_text())
+    shot = Shot(color_matrices=(ColorMatrix(xyz_to_camera=DAYLIGHT, illuminant=21),))
+    mosaic = Mosaic(unpack(rgb[..., [0, 1, 2, 1]].copy()), cfa=CFA.BGGR, shot=shot)
+    params = white_balance.WhiteBalanceParams(method="fc4")
+    assert facts["gains"] == pytest.approx(white_balance.STAGE(mosaic, params, networks(folder)).balance.gains)
+    _, err = run("predict", "--network", "fc4", "in.npy", "map.png", status=2)
+    assert "fc4 judges the light by the camera's ColorMatrix" in err
+
+
 def test_a_file_of_weights_may_be_named(tmp_path: Path, run: Run) -> None:
     path = write_weights(tmp_path / "elsewhere", "mwispnet")
     write_picture(tmp_path / "in.tif", photograph())
@@ -241,6 +258,7 @@ def test_a_file_of_weights_may_be_named(tmp_path: Path, run: Run) -> None:
         (("hat", "rgb.npy", "out.gif"), "out.gif: .gif; expected one of .png"),
         (("hat", "--tile", 33, "rgb.npy", "out.png"), "--tile: 33"),
         (("hat", "--cfa", "RGGB", "rgb.npy", "out.png"), "--cfa: hat has no use for it"),
+        (("fc4", "--color-matrix", *range(9), "rgb.npy", "out.png"), "--color-matrix: fc4 has no use for it"),
         (("mwispnet", "--tile", 32, "rgb.npy", "out.png"), "--tile: mwispnet has no use"),
         (("hta", "rgb.npy", "out.png"), "Did you mean hat"),
         (("hat_s", "rgb.npy", "out.png"), "hat_s: no weights of this name"),

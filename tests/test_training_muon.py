@@ -57,7 +57,7 @@ def test_vectors_are_left_to_adam() -> None:
 
 
 def test_directions_of_small_gradient_are_learned_as_fast() -> None:
-    """Least squares whose inputs differ tenfold in size: gradient descent needs a hundred times as long for the smallest."""
+    """Least squares whose inputs differ tenfold in size: gradient descent takes a hundred times as long."""
     inputs = torch.randn(64, 8, generator=seeded()) * torch.logspace(0, -1, 8)
     truth = torch.randn(3, 8, generator=seeded(2))
     parameter = torch.nn.Parameter(torch.zeros(3, 8))

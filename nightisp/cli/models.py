@@ -11,6 +11,8 @@ import typer
 
 from nightisp.cli.common import DeviceOption, in_words
 
+_Nine = tuple[float, float, float, float, float, float, float, float, float]
+
 app = typer.Typer(help="List the networks, or run one alone on a file.", no_args_is_help=True)
 
 
@@ -71,6 +73,10 @@ def predict(
         tuple[float, float] | None,
         typer.Option("--noise", metavar="SHOT READ", help="Noise of a mosaic: variance = SHOT x signal + READ."),
     ] = None,
+    color_matrix: Annotated[
+        _Nine | None,
+        typer.Option("--color-matrix", metavar="M11 M12 ... M33", help="From XYZ to camera RGB; fc4 judges by it."),
+    ] = None,
     tile: Annotated[int | None, typer.Option("--tile", help="Side of HAT's tiles before enlarging.")] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", help="What HAT's tiles see beyond their seams.")] = None,
     precision: Annotated[Precision, typer.Option("--precision", help="What the network computes in.")] = (
@@ -85,8 +91,8 @@ def predict(
 
     hat enlarges an sRGB picture; mwispnet retouches one, to a quarter of width and height. denoise_unet takes a linear
     mosaic, 0 = black level and 1 (65535) = white level, (H, W) with --cfa or (H/2, W/2, 4) as planes R, G, B, G, and
-    estimates its noise unless --noise says it. fc4 takes such a mosaic or linear camera RGB, prints the light and the
-    gains against it, and writes where it was confident.
+    estimates its noise unless --noise says it. fc4 takes such a mosaic or linear camera RGB with
+    --color-matrix, prints the light and the gains against it, and writes where it was confident.
     """
     from nightisp.image import CFA
     from nightisp.models.weights import Compute
@@ -102,6 +108,7 @@ def predict(
         weights=name,
         cfa=CFA(cfa.value) if cfa else None,
         noise=noise,
+        color_matrix=color_matrix,
         tile=tile,
         overlap=overlap,
         precision=precision.value,

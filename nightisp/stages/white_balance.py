@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from nightisp.bayer import apply_gains, colors_in, to_half_rgb
-from nightisp.colorimetry import kelvin_to_neutral
+from nightisp.colorimetry import XYZ_D50_TO_ROMM, Matrix, invert, kelvin_to_neutral, xyz_to_camera_at
 from nightisp.errors import NoGroundError, WeightsMismatchError
-from nightisp.image import Balance, Mosaic, Samples, Shot, Triple
+from nightisp.image import Balance, ColorMatrix, Mosaic, Samples, Shot, Triple
 from nightisp.stage import Networks, Params, Stage
 
 Method = Literal["fc4", "as_shot", "as_shot_fc4", "gray_world", "shades_of_gray", "white_patch", "gains", "kelvin"]
@@ -19,6 +20,11 @@ Method = Literal["fc4", "as_shot", "as_shot_fc4", "gray_world", "shades_of_gray"
 _WITHOUT_AS_SHOT = (
     "the file holds no usable as-shot white balance, which white_balance.method: {} needs; "
     "choose fc4, gray_world, shades_of_gray, white_patch, gains or kelvin"
+)
+
+_WITHOUT_MATRIX = (
+    "{} judges the light by the camera's ColorMatrix, and neither the file nor LibRaw has one for {}; "
+    "choose white_balance.method: as_shot, gray_world, shades_of_gray, white_patch or gains"
 )
 
 
@@ -154,10 +160,14 @@ class Sees(Params):
 
     longest: int | None = Field(None, ge=33, le=4096, description="longer side that the picture is shrunk to")
     brightness: Literal["as_is", "normalized"] = Field("as_is", description="whether all pictures are equally bright")
+    space: Literal["camera", "romm"] = Field("camera", description="RGB of the camera, or ROMM RGB by its ColorMatrix")
 
 
 BRIGHT = 99.0
 """Percentile of the brightest color of each pixel that becomes 1 where brightness is normalized."""
+
+MIDDLE = 3969.0
+"""Kelvin halfway, in mired, between standard illuminants A and D65: at it a pair of ColorMatrices is interpolated."""
 
 
 def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None) -> list[Triple]:
@@ -169,9 +179,28 @@ def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None)
     rgb, votes = to_half_rgb(mosaic.samples, mosaic.cfa), []  # (H/2, W/2, 3)
     for name in names:
         network = networks(name)
-        r, g, b = evaluate(network, as_seen(rgb, read_sees(name, getattr(network, "card", {}))))[0]
-        votes.append(to_gains((float(r), float(g), float(b))))
+        sees = read_sees(name, getattr(network, "card", {}))
+        if sees.space == "romm" and not mosaic.shot.color_matrices:
+            raise NoGroundError(_WITHOUT_MATRIX.format(name, mosaic.shot.camera or "this camera"))
+        seen = camera_to_seen(mosaic.shot.color_matrices, sees)
+        votes.append(to_gains(in_camera(evaluate(network, as_seen(rgb, sees, seen))[0], seen)))
     return votes
+
+
+def camera_to_seen(matrices: Sequence[ColorMatrix], sees: Sees) -> Matrix | None:
+    """Return the matrix from camera RGB to the RGB that a network sees; None if that is camera RGB.
+
+    In ROMM RGB the lamps of the world lie on one curve, whatever camera took them, which leaves less to guess.
+    """
+    if sees.space == "camera":
+        return None
+    return np.asarray(XYZ_D50_TO_ROMM @ invert(xyz_to_camera_at(matrices, MIDDLE)))
+
+
+def in_camera(illuminant: NDArray[Any], camera_to_seen: Matrix | None) -> Triple:
+    """Return what a network says of the light as camera RGB."""
+    r, g, b = illuminant if camera_to_seen is None else np.linalg.solve(camera_to_seen, illuminant)
+    return float(r), float(g), float(b)
 
 
 def read_sees(name: str, card: Mapping[str, Any]) -> Sees:
@@ -186,15 +215,17 @@ def read_sees(name: str, card: Mapping[str, Any]) -> Sees:
         return Sees.model_validate(card.get("sees", {}))
     except ValidationError as error:
         raise WeightsMismatchError(
-            f"{name}: its card says sees: {card['sees']!r}; expected longest (33 to 4096) and brightness (as_is or "
-            "normalized); import the weights again, or install the nightisp that they were trained with"
+            f"{name}: its card says sees: {card['sees']!r}; expected longest (33 to 4096), brightness (as_is or "
+            "normalized) and space (camera or romm); import the weights again, or install the nightisp that they were "
+            "trained with"
         ) from error
 
 
-def as_seen(rgb: Samples, sees: Sees) -> Samples:
+def as_seen(rgb: Samples, sees: Sees, camera_to_seen: Matrix | None = None) -> Samples:
     """Prepare a half-size picture for FC4.
 
     Shrinking comes before clipping at black, so that noise below black is averaged out and does not tint the dark.
+    Clipping at white comes first of all, before matrix and mean spread what a sensor cannot tell apart.
 
     Parameters
     ----------
@@ -202,6 +233,8 @@ def as_seen(rgb: Samples, sees: Sees) -> Samples:
         Linear camera RGB, float32 (H, W, 3), 0 = black level, 1 = white level; not clipped.
     sees
         How large and how bright the network wants it.
+    camera_to_seen
+        3 x 3, from camera RGB to what the network sees; None if that is camera RGB.
 
     Returns
     -------
@@ -215,6 +248,8 @@ def as_seen(rgb: Samples, sees: Sees) -> Samples:
         scale = sees.longest / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         rgb = np.asarray(cv2.resize(np.minimum(rgb, 1), size, interpolation=cv2.INTER_AREA), np.float32)
+    if camera_to_seen is not None:
+        rgb = np.minimum(rgb, 1) @ camera_to_seen.T.astype(np.float32)
     if sees.brightness == "normalized":
         bright = float(np.percentile(rgb.max(axis=-1), BRIGHT))
         rgb = rgb / np.float32(max(bright, 1e-6))

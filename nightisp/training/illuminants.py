@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from nightisp.bayer import PHASE, to_half_rgb, unpack
 from nightisp.image import Mosaic, Shot, Triple, Window
 from nightisp.models import build
 from nightisp.stage import Params
-from nightisp.stages.white_balance import Method, Sees, WhiteBalanceParams, as_seen, white_balance
+from nightisp.stages.white_balance import Method, Sees, WhiteBalanceParams, as_seen, camera_to_seen, white_balance
 from nightisp.training.loop import Arrays, Metrics, Schedule
 from nightisp.training.photographs import Photographs, Pixels, shrunk
 from nightisp.training.scenes import Scene, balanced_light, draw_illuminant, draw_scene, expose, packed_light
@@ -41,6 +41,7 @@ class WhiteBalanceTraining(Params):
 
     longest: int = Field(128, ge=33, le=512, description="longer side of the pictures that the network sees")
     normalized: bool = Field(True, description="whether all pictures are made equally bright")
+    space: Literal["camera", "romm"] = Field("romm", description="RGB that the network sees")
     scenes: int = Field(64, ge=1, description="photographs in a pool")
     mixed: float = Field(0.4, ge=0, le=1, description="share of scenes with another lamp in another place")
     window: float = Field(0.5, gt=0, le=1, description="smallest share of a photograph's sides that is seen")
@@ -53,15 +54,20 @@ class WhiteBalanceTraining(Params):
     @property
     def sees(self) -> Sees:
         """How the stage is to prepare pictures."""
-        return Sees(longest=self.longest, brightness="normalized" if self.normalized else "as_is")
+        brightness: Literal["normalized", "as_is"] = "normalized" if self.normalized else "as_is"
+        return Sees(longest=self.longest, brightness=brightness, space=self.space)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A held-out picture: what the network sees, the true light, its kind, and what the baselines say."""
+    """A held-out picture: what the network sees, the true light, its kind, and what the baselines say.
+
+    `illuminant` is camera RGB, to which the matrix `to_camera` brings what the network answers.
+    """
 
     planes: Array
     illuminant: Array
+    to_camera: Array
     mixed: bool
     baselines: Mapping[str, Triple]
 
@@ -123,10 +129,9 @@ class WhiteBalancing:
         samples = [
             self._sample(pool[rng.integers(len(pool))], (height, width), rng) for _ in range(self.schedule.batch)
         ]
-        planes, illuminants = zip(*samples, strict=True)
-        return np.stack(planes), np.stack(illuminants)
+        return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
-    def _sample(self, pixels: Pixels, size: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
+    def _sample(self, pixels: Pixels, size: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array, Array]:
         window = _window(pixels, (size[1] * _OVERSAMPLED, size[0] * _OVERSAMPLED), self.params.window, rng)
         photograph = saturated(window, float(rng.uniform(*self.params.saturation)))
         scene = draw_scene(rng)
@@ -135,12 +140,14 @@ class WhiteBalancing:
         small = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA)
         averaged = int(2 ** rng.integers(1 + int(np.log2(_AVERAGED))))
         noisy = expose(np.ascontiguousarray(small[..., [0, 1, 2, 1]]), _averaged(scene, averaged), rng)
-        return as_seen(to_half_rgb(unpack(noisy)), self.params.sees), illuminant
+        seen, to_camera = _seen(unpack(noisy), scene, self.params.sees)
+        return seen, illuminant, to_camera
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        """Return the mean angle between estimates and truth, in radians."""
-        seen, illuminants = batch
-        return angle(network(seen)[0], illuminants).mean()
+        """Return the mean angle between estimates and truth in camera RGB, in radians."""
+        seen, illuminants, to_camera = batch
+        estimates = torch.einsum("nij, nj -> ni", to_camera, network(seen)[0].float())
+        return angle(nn.functional.normalize(estimates, dim=1), illuminants).mean()
 
     def validate(self, network: nn.Module) -> Metrics:
         """Return angular errors in degrees on held-out pictures; the first measure is minus their mean."""
@@ -149,7 +156,7 @@ class WhiteBalancing:
         with torch.autocast(device.type, enabled=False):
             for picture in self.held_out:
                 estimate = network(torch.from_numpy(picture.planes).unsqueeze(0).to(device))[0][0]
-                errors.append(degrees(estimate.cpu().numpy(), picture.illuminant))
+                errors.append(degrees(picture.to_camera @ estimate.cpu().numpy(), picture.illuminant))
         means = {"mean_single": np.array([not picture.mixed for picture in self.held_out])}
         means["mean_mixed"] = ~means["mean_single"]
         theirs = {
@@ -177,7 +184,8 @@ def held_out_pictures(photographs: Photographs, sees: Sees) -> list[HeldOut]:
             light, illuminant = lit(photograph, scene, other, rng)
             samples = unpack(expose(packed_light(light), scene, rng))
             baselines: dict[str, Triple] = {method: _answer(samples, method) for method in BASELINES}
-            pictures.append(HeldOut(as_seen(to_half_rgb(samples), sees), illuminant, other is not None, baselines))
+            seen, to_camera = _seen(samples, scene, sees)
+            pictures.append(HeldOut(seen, illuminant, to_camera, other is not None, baselines))
     return pictures
 
 
@@ -266,6 +274,13 @@ def summary(errors: Sequence[float]) -> Metrics:
     best, worst = ordered[:quarter].mean(), ordered[-quarter:].mean()
     figures = ordered.mean(), middle, (low + 2 * middle + high) / 4, best, worst
     return dict(zip(("mean", "median", "trimean", "best25", "worst25"), map(float, figures), strict=True))
+
+
+def _seen(samples: Array, scene: Scene, sees: Sees) -> tuple[Array, Array]:
+    """Return what the network sees of a mosaic, and the matrix that brings its answer to camera RGB."""
+    matrix = camera_to_seen([scene.matrix], sees)
+    back = np.eye(3) if matrix is None else np.linalg.inv(matrix)
+    return as_seen(to_half_rgb(samples), sees, matrix), back.astype(np.float32)
 
 
 def _answer(samples: Array, method: Method) -> Triple:

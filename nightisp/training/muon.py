@@ -1,3 +1,4 @@
+# mypy: disallow-subclassing-any=False, disallow-untyped-decorators=False
 """Muon: steps of momentum whose matrices are brought near to orthogonal ones; Adam for what is no matrix."""
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Muon(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is ever called
+    def step(self, closure: None = None) -> None:  # noqa: ARG002 -- torch's schedulers pass one
         """Take one step along the gradients that the parameters hold."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from nightisp.colorimetry import XYZ_D50_TO_ROMM, kelvin_to_xy, xy_to_xyz
 from nightisp.errors import NoGroundError, WeightsMismatchError
 from nightisp.image import CFA, ColorMatrix, Mosaic, Shot, Triple, Window
 from nightisp.stages.white_balance import (
@@ -15,13 +16,14 @@ from nightisp.stages.white_balance import (
     Sees,
     WhiteBalanceParams,
     as_seen,
+    camera_to_seen,
     check,
     mix_by_trimmed_mean,
     read_sees,
     to_gains,
     white_balance,
 )
-from tests.strategies import DAYLIGHT, SHOT, flat, mosaic, noise
+from tests.strategies import DAYLIGHT, SHOT, WARM, flat, mosaic, noise
 from tests.tolerance import FLOAT32
 
 STATISTICS = ("gray_world", "shades_of_gray", "white_patch")
@@ -249,7 +251,44 @@ def test_each_fc4_sees_what_its_own_card_says(networks: Any) -> None:
     assert networks("b").seen.shape == (1, 3, 60, 80)
 
 
-@pytest.mark.parametrize("sees", [{"longest": 8}, {"brightness": "dazzling"}, {"widest": 128}, "stabilized"])
+def test_fc4_that_sees_romm_answers_in_romm(networks: Any) -> None:
+    """A gray scene under a lamp: seen by the matrix it has ROMM's color of that lamp, and so has the answer."""
+    networks("a").card = {"sees": {"space": "romm"}}
+    for matrix in (DAYLIGHT, WARM):
+        shot = Shot(color_matrices=(ColorMatrix(xyz_to_camera=matrix, illuminant=21),))
+        lamp = np.array(matrix) @ xy_to_xyz(*kelvin_to_xy(3000))
+        picture = mosaic(flat(tuple(0.2 * lamp / lamp.max()), 8, 8), shot=shot)
+        found = gains(picture, networks, method="fc4", weights=("a",))
+        seen = networks("a").seen[0, :, 0, 0] ** 2.2
+        romm = XYZ_D50_TO_ROMM @ xy_to_xyz(*kelvin_to_xy(3000))  # the same whatever the camera
+        assert seen / seen.max() == pytest.approx(romm / romm.max(), abs=1e-4)
+        answer = np.array(matrix) @ np.linalg.inv(XYZ_D50_TO_ROMM) @ (0.5, 1.0, 0.25)  # what "a" always says
+        assert found == pytest.approx((answer[1] / answer[0], 1, answer[1] / answer[2]), rel=1e-4)
+
+
+def test_a_pair_of_matrices_is_interpolated_halfway() -> None:
+    pair = (ColorMatrix(xyz_to_camera=WARM, illuminant=17), ColorMatrix(xyz_to_camera=DAYLIGHT, illuminant=21))
+    found = camera_to_seen(pair, Sees(space="romm"))
+    middle = (np.array(DAYLIGHT) + np.array(WARM)) / 2
+    assert found == pytest.approx(XYZ_D50_TO_ROMM @ np.linalg.inv(middle), abs=1e-5)
+
+
+def test_white_level_clips_before_the_matrix() -> None:
+    rgb = np.full((40, 40, 3), 5, np.float32)
+    seen = as_seen(rgb, Sees(space="romm"), 0.25 * np.ones((3, 3)))
+    assert seen == pytest.approx(np.full((3, 40, 40), 0.75 ** (1 / 2.2)), abs=FLOAT32)
+
+
+def test_fc4_that_sees_romm_needs_a_matrix(networks: Any) -> None:
+    networks("a").card = {"sees": {"space": "romm"}}
+    picture = mosaic(flat((0.2, 0.2, 0.2), 8, 8), shot=Shot(camera="Nameless 1"))
+    with pytest.raises(NoGroundError, match=r"a judges .* neither the file nor LibRaw has one for Nameless 1; choose"):
+        gains(picture, networks, method="fc4", weights=("a",))
+
+
+@pytest.mark.parametrize(
+    "sees", [{"space": "xyz"}, {"longest": 8}, {"brightness": "dazzling"}, {"widest": 128}, "stabilized"]
+)
 def test_a_card_that_asks_for_something_else_is_refused(networks: Any, sees: Any) -> None:
     networks("a").card = {"sees": sees}
     with pytest.raises(WeightsMismatchError, match=r"a: its card says sees: .*expected longest"):
