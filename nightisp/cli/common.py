@@ -98,6 +98,18 @@ def parse_age(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 
+def age(created: str) -> str:
+    """Return how long ago an ISO 8601 time was: `3 h`."""
+    import time
+    from datetime import datetime
+
+    seconds = time.time() - datetime.fromisoformat(created).timestamp()
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def in_words(size: float) -> str:
     """Return bytes for people: `1.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
