@@ -110,11 +110,17 @@ def check(options: Options) -> tuple[Engine, parameters.Tree]:
     NightispError
         If the options are at fault.
     """
+    engine, tree = check_settings(options)
+    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
+    return engine, tree
+
+
+def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
+    """Check stage, parameters, weights and device, as `check` does, before there need be any input."""
     index(options.until)
     tree = read_tree(options)
     engine = open_engine(options.store, options.weights, options.device)
     check_networks(engine, tree, options.until, options.device)
-    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
     return engine, tree
 
 

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from nightisp.batch import Stop
     from nightisp.models.weights import Library
     from nightisp.params import Tree
+    from nightisp.run import Observer, Options, Report
     from nightisp.store import Store
+
+
+class EngineName(StrEnum):
+    """Who schedules the stages."""
+
+    prefect = "prefect"
+    local = "local"
+
+
+def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]:
+    """Return what runs the pictures: the flow, or the same without Prefect."""
+    if engine is EngineName.local:
+        from nightisp.run import execute
+
+        return execute
+    from flows.render import run
+
+    return run
+
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Artifact store. [default: NIGHTISP_STORE, or artifacts/ of the project]")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightisp.cli import watch
 from nightisp.cli.common import (
     DeviceOption,
+    EngineName,
     MemoryOption,
     ParamsOption,
     SetOption,
@@ -18,6 +19,7 @@ from nightisp.cli.common import (
     WeightsOption,
     WorkersOption,
     memory_budget,
+    scheduler,
 )
 
 if TYPE_CHECKING:
@@ -26,15 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Render pictures.", no_args_is_help=True)
 
 
-class EngineName(StrEnum):
-    """Who schedules the stages."""
-
-    prefect = "prefect"
-    local = "local"
-
-
-@app.callback()
-def _group() -> None: ...
+app.command()(watch.watch)
 
 
 @app.command()
@@ -99,20 +93,16 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
     from nightisp.cli.progress import Progress, interruptible
     from nightisp.pipeline import NAMES
     from nightisp.publish import check_writable
-    from nightisp.run import check, execute
+    from nightisp.run import check
 
     engine_at_work, _ = check(options)  # before a server is started for nothing
     if options.until == NAMES[-1]:
         check_writable(options.output)
     stop = Stop()
     with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
-        if engine is EngineName.local:
-            report = execute(options, progress, stop)
-        else:
+        if engine is EngineName.prefect:
             progress.say("starting Prefect")
-            from flows.render import run as run_flow
-
-            report = run_flow(options, progress, stop)
+        report = scheduler(engine)(options, progress, stop)
     if not quiet:
         progress.close_with(report)
     return report
