@@ -265,7 +265,7 @@ def test_params_and_doctor(nightisp: Terminal) -> None:
 COMMANDS = """
 flow/run flow/watch stage/list stage/run cache/list cache/show cache/diff cache/export cache/verify cache/prune
 cache/size raw/info
-weights/list weights/import weights/verify params/show params/check doctor flow stage cache raw weights params
+weights/list weights/import weights/verify params/show params/check doctor ui flow stage cache raw weights params
 """
 
 

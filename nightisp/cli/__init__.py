@@ -16,6 +16,7 @@ from nightisp.cli.doctor import doctor
 from nightisp.cli.evaluate import evaluate
 from nightisp.cli.synthesize import synthesize
 from nightisp.cli.train import train
+from nightisp.cli.ui import ui
 from nightisp.errors import NightispError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command()(doctor)
 app.command()(evaluate)
 app.command()(train)
 app.command()(synthesize)
+app.command()(ui)
 
 
 def _version(asked: bool) -> None:
