@@ -264,8 +264,8 @@ def test_params_and_doctor(nightisp: Terminal) -> None:
 
 COMMANDS = """
 flow/run flow/watch stage/list stage/run cache/list cache/show cache/diff cache/export cache/verify cache/prune
-cache/size raw/info
-weights/list weights/import weights/verify params/show params/check doctor ui flow stage cache raw weights params
+cache/size raw/info weights/list weights/import weights/verify params/show params/check params/looks
+doctor ui flow stage cache raw weights params
 """
 
 

@@ -44,6 +44,9 @@ WeightsOption = Annotated[
 ParamsOption = Annotated[
     Path | None, typer.Option("--params", help="Parameters. [default: params.yaml of the project, or the defaults]")
 ]
+LookOption = Annotated[
+    str | None, typer.Option("--look", metavar="NAME", help="Parameters under a name: `nightisp params looks`.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.NAME=VALUE", help="Override one parameter; repeatable.")
 ]
@@ -71,12 +74,14 @@ def open_library(weights: Path | None) -> Library:
     return Library(weights_folders(weights))
 
 
-def read_params(params: Path | None, settings: Sequence[str] | None) -> Tree:
+def read_params(params: Path | None, settings: Sequence[str] | None, look: str | None = None) -> Tree:
     """Read and check the parameters."""
+    from nightisp import looks
     from nightisp.params import load
-    from nightisp.project import params_file
+    from nightisp.project import looks_folders, params_file
 
-    return load(params_file(params), settings or ())
+    chosen = looks.read(look, looks_folders()).tree if look else None
+    return load(params_file(params), settings or (), chosen)
 
 
 def memory_budget(given: str | None) -> int:

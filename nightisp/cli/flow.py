@@ -12,6 +12,7 @@ from nightisp.cli import watch
 from nightisp.cli.common import (
     DeviceOption,
     EngineName,
+    LookOption,
     MemoryOption,
     ParamsOption,
     SetOption,
@@ -42,6 +43,7 @@ def run(
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
+    look: LookOption = None,
     settings: SetOption = None,
     frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
     until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = "export",
@@ -68,6 +70,7 @@ def run(
         store=store,
         weights=weights,
         params=params,
+        look=look,
         settings=(*(DRAFT if draft else ()), *(settings or ())),
         frames=frames,
         until=until,

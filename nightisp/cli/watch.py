@@ -11,6 +11,7 @@ import typer
 from nightisp.cli.common import (
     DeviceOption,
     EngineName,
+    LookOption,
     MemoryOption,
     ParamsOption,
     SetOption,
@@ -33,6 +34,7 @@ def watch(
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
+    look: LookOption = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -67,6 +69,7 @@ def watch(
         store=store,
         weights=weights,
         params=params,
+        look=look,
         settings=tuple(settings or ()),
         device=device,
         workers=workers,
