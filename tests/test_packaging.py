@@ -98,6 +98,9 @@ def test_wheel_holds_every_source(contents: set[str]) -> None:
     [
         "nightisp/py.typed",
         "nightisp/srgb.icc",
+        "nightisp/report/templates/page.css",
+        "nightisp/report/templates/page.js",
+        "nightisp/report/templates/report.html.j2",
         "nightisp/weights/README.md",
         "nightisp/weights/denoise_unet_test.safetensors",
         "nightisp/weights/denoise_unet_test.md",

@@ -14,6 +14,7 @@ from nightisp import __version__
 from nightisp.cli import cache, flow, models, params, raw, stage, weights
 from nightisp.cli.doctor import doctor
 from nightisp.cli.evaluate import evaluate
+from nightisp.cli.report import report
 from nightisp.cli.synthesize import synthesize
 from nightisp.cli.train import train
 from nightisp.errors import NightispError
@@ -32,6 +33,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(models.app, name="models")
 app.add_typer(params.app, name="params")
 app.command()(doctor)
+app.command()(report)
 app.command()(evaluate)
 app.command()(train)
 app.command()(synthesize)
