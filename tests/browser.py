@@ -98,7 +98,8 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
-        self("Page.navigate", url=page.absolute().as_uri())
+        gone = self("Page.navigate", url=page.absolute().as_uri())
+        assert "errorText" not in gone, gone["errorText"]
         self._until(lambda received: received.get("method") == "Page.loadEventFired")
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 

@@ -159,3 +159,51 @@ LEAST_CONTRAST = """
 })()
 """
 """The least contrast of any text with the ground that it stands on, by WCAG 2."""
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison of two by two variants."""
+    from nightisp.report.page import page
+    from tests.test_compare import compared as compare
+
+    folder = tmp_path_factory.mktemp("compared")
+    write_frame(folder / "in" / "one.dng", 1, height=480, width=720)
+    path = folder / "compare.html"
+    path.write_bytes(page("compare.html.j2", compared=compare(folder, "tone.gamma=2.2,3.2", "tone.exposure_ev=0,1")))
+    return path
+
+
+PLACES = "[...document.querySelectorAll('[data-view]')].map((view) => [view.scrollLeft, view.scrollTop])"
+
+
+def test_variants_are_zoomed_and_moved_together(browser: Browser, compared: Path) -> None:
+    browser.open(compared)
+    assert browser.run(PLACES) == [[0, 0]] * 4
+    browser.run("document.querySelector('input[type=range]').focus()")
+    browser.press("ArrowRight", 20)  # to 300 %
+    places = browser.run(PLACES)
+    assert len({tuple(place) for place in places}) == 1
+    assert min(places[0]) > 50  # the middle stays in the middle
+    left, top = browser.run(
+        "(({left, top}) => [left, top])(document.querySelector('[data-view]').getBoundingClientRect())"
+    )
+    browser.drag((left + 100, top + 100), (left + 60, top + 80))
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    moved = browser.run(PLACES)
+    assert moved[0] == [places[0][0] + 40, places[0][1] + 20]
+    assert max(abs(a - b) for place in moved for a, b in zip(place, moved[0], strict=True)) <= 1
+    browser.run("document.querySelectorAll('[data-view]')[2].focus()")
+    browser.press("ArrowLeft", 2)
+    browser.run("new Promise((done) => setTimeout(done, 400))")
+    again = browser.run(PLACES)
+    assert again[0][0] < moved[0][0]
+    assert max(abs(a - b) for place in again for a, b in zip(place, again[0], strict=True)) <= 1
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_comparison_fits_the_window(browser: Browser, compared: Path, width: int) -> None:
+    browser.open(compared, width=width, dark=True)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(LEAST_CONTRAST) >= 4.5
+    assert browser.run("[...document.images].every((image) => image.naturalWidth > 0)")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.status import Status
 
 AFTER_S = 2.0
 """Seconds until something is said: who does not wait needs no telling."""
@@ -20,6 +20,8 @@ class Patience:
     """
 
     def __init__(self, doing: str) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self._doing, self._begun, self._last = doing, time.monotonic(), ""
         self._status: Status | None = None
@@ -40,6 +42,7 @@ class Patience:
                 self._console.print(f"{self._doing} {frame}")
             self._last = frame
             return
+        from rich.status import Status
         from rich.text import Text
 
         now = Text(f"{self._doing} {stage} · {frame}")
