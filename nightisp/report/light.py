@@ -17,7 +17,7 @@ from nightisp.orientation import orient
 from nightisp.preview import preview
 from nightisp.report.pictures import Embedded, embedded
 from nightisp.stage import Networks
-from nightisp.stages.white_balance import STAGE, as_seen, camera_to_seen, read_sees, to_gains
+from nightisp.stages.white_balance import as_seen, camera_to_seen, read_sees, to_gains
 
 _LONGEST = 480
 _DARKEST = 0.3  # what FC4 passed over stays visible, without color
@@ -67,19 +67,19 @@ def light(balanced: Mosaic, before: Mosaic | str, attributes: Mapping[str, Any],
     angle = None if as_shot is None else float(angular_error(1 / np.array(gains), 1 / np.array(as_shot)))
     looked: tuple[Looked, ...] = ()
     try:
-        names = STAGE.weights(STAGE.params.model_validate(attributes["params"]))
+        names = tuple(attributes["weights"])
         unseen = _cannot(names, before, attributes, networks)
         if not unseen and isinstance(before, Mosaic):
             shown = preview(balanced, _LONGEST)
             looked = tuple(_looked(name, before, shown, networks) for name in names)
-    except (NightispError, ValueError) as error:  # ValueError: parameters of another version
+    except NightispError as error:
         unseen = f"where FC4 looked cannot be shown: {error}"
     return Light(balanced.balance.method, gains, as_shot, angle, looked, unseen)
 
 
 def _cannot(names: tuple[str, ...], before: Mosaic | str, attributes: Mapping[str, Any], networks: Any) -> str:
     if not names:
-        return f"FC4 had no part in this: white_balance.method is {attributes['params']['method']}."
+        return f"FC4 had no part in this: white_balance.method is {attributes['params'].get('method')}."
     if isinstance(before, str):
         return f"Where FC4 looked cannot be shown without the mosaic that it saw: {before}"
     for name in names:

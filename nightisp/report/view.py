@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from nightisp import params as parameters
-from nightisp.errors import StoreError
+from nightisp.errors import NightispError, StoreError
 from nightisp.export import EncodedPicture
 from nightisp.image import Mosaic, Shot
 from nightisp.pipeline import PIPELINE
@@ -103,22 +105,21 @@ def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Te
         tell(start.frame, stage.name)
         row, picture = StageView(stage.name, stage.summary), None
         rows.append(row)
-        if entry := entries.get(stage.name):
-            try:
-                picture = store.read(stage.name, entry.key, stage.gives)
-                _tell_of(row, stage, entry, store, picture)
+        try:
+            if entry := entries.get(stage.name):
+                picture = _read(store, stage, entry, row)
+                row.distribution = distribution(picture)
                 _add(view, picture, longest)
                 if stage is white_balance.STAGE:
-                    view.light = light(picture, before or "denoise has a problem.", entry.attributes, networks)
+                    lacking = f"that of {rows[-2].name} is missing or damaged."
+                    view.light = light(picture, before or lacking, entry.attributes, networks)
                 elif stage is tone.STAGE:
-                    view.tone = tone.ToneParams.model_validate(entry.attributes["params"])
-            except StoreError as error:
-                row.problem = f"{error}. {_REMEDY}"
-            except (KeyError, TypeError, ValueError) as error:
-                row.problem = f"{entry.path}: another nightisp wrote it ({type(error).__name__}). {_REMEDY}"
-        else:
-            row.problem = _why_not(stage, start)
-        before = picture
+                    view.tone = _checked(tone.STAGE, entry)
+            else:
+                row.problem = _why_not(stage, start)
+        except NightispError as error:
+            row.problem = f"{error}. {_REMEDY}"
+        before = picture if isinstance(picture, Mosaic) else None  # all that is needed: others are large
     view.stages = tuple(rows)
     return view
 
@@ -145,15 +146,34 @@ def _why_not(stage: Stage, start: Start) -> str:
     return f"cannot be found, since what followed it is missing or damaged. {_REMEDY}"
 
 
-def _tell_of(row: StageView, stage: Stage, entry: Entry, store: Store, picture: Any) -> None:
-    recorded = entry.attributes
-    row.key, row.size = entry.key, entry.size()
-    row.seconds, row.created = float(recorded["seconds"]), str(recorded["created"])
-    row.device, row.precision = str(recorded["device"]), str(recorded.get("precision", ""))
-    row.weights = {str(name): str(digest) for name, digest in recorded["weights"].items()}
-    row.parameters = _parameters(stage, recorded["params"])
+def _read(store: Store, stage: Stage, entry: Entry, row: StageView) -> Any:
+    """Return an artifact's picture; put what is recorded of it into the row.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged, or another nightisp wrote it, whose records are not ours.
+    """
+    try:
+        picture = store.read(stage.name, entry.key, stage.gives)
+        recorded = entry.attributes
+        row.seconds, row.created = float(recorded["seconds"]), str(recorded["created"])
+        row.device, row.precision = str(recorded["device"]), str(recorded.get("precision", ""))
+        row.weights = {str(name): str(digest) for name, digest in recorded["weights"].items()}
+        row.parameters = _parameters(stage, recorded["params"])
+        row.key, row.size = entry.key, entry.size()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{entry.path}: another nightisp wrote it ({type(error).__name__}: {error})") from error
     row.thumbnail = embedded(store.read_array(entry, "preview"), small=True)
-    row.distribution = distribution(picture)
+    return picture
+
+
+def _checked(stage: Stage, entry: Entry) -> Any:
+    """Return the parameters of an artifact, or raise `StoreError` if this nightisp does not know them."""
+    try:
+        return stage.params.model_validate(entry.attributes["params"])
+    except ValidationError as error:
+        raise StoreError(f"{entry.path}: has parameters of another nightisp ({error.error_count()} unknown)") from error
 
 
 def _add(view: FrameView, picture: Any, longest: int) -> None:
