@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from select import select
 from types import TracebackType
 from typing import Any, Self
 
@@ -131,11 +132,13 @@ class Browser:
 
     def _until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         end = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < end:
-            for received in self._received():
-                if wanted(received):
+        while True:
+            while self._events:  # what came along with an answer may be waited for next
+                if wanted(received := self._events.pop(0)):
                     return received
-        raise TimeoutError(f"the browser did not answer within {_PATIENCE_S:.0f} s")
+            if not select([self._in], [], [], max(0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"the browser did not answer within {_PATIENCE_S:.0f} s")
+            self._events += self._received()
 
     def _received(self) -> list[dict[str, Any]]:
         part = os.read(self._in, 1 << 20)

@@ -98,9 +98,6 @@ def test_wheel_holds_every_source(contents: set[str]) -> None:
     [
         "nightisp/py.typed",
         "nightisp/srgb.icc",
-        "nightisp/report/templates/page.css",
-        "nightisp/report/templates/page.js",
-        "nightisp/report/templates/report.html.j2",
         "nightisp/weights/README.md",
         "nightisp/weights/denoise_unet_test.safetensors",
         "nightisp/weights/denoise_unet_test.md",
@@ -108,6 +105,12 @@ def test_wheel_holds_every_source(contents: set[str]) -> None:
 )
 def test_wheel_holds_what_is_no_code(contents: set[str], name: str) -> None:
     assert name in contents
+
+
+def test_wheel_holds_every_template_of_a_page(contents: set[str]) -> None:
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("nightisp/report/templates/*")}
+    assert len(templates) > 3
+    assert templates <= contents
 
 
 def test_wheel_carries_the_weights_of_the_project(contents: set[str]) -> None:

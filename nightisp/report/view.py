@@ -83,8 +83,12 @@ class FrameView:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with each stage of which something is."""
-        return tuple(f"{stage.name}: {stage.problem}" for stage in self.stages if stage.problem)
+        """What is wrong, each with the stages that it is wrong with."""
+        wrong: dict[str, list[str]] = {}
+        for stage in self.stages:
+            if stage.problem:
+                wrong.setdefault(stage.problem, []).append(stage.name)
+        return tuple(f"{', '.join(names)}: {problem}" for problem, names in wrong.items())
 
 
 def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Tell) -> FrameView:
