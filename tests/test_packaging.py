@@ -107,6 +107,12 @@ def test_wheel_holds_what_is_no_code(contents: set[str], name: str) -> None:
     assert name in contents
 
 
+def test_wheel_holds_every_template_of_a_page(contents: set[str]) -> None:
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("nightisp/report/templates/*")}
+    assert len(templates) > 3
+    assert templates <= contents
+
+
 def test_wheel_carries_the_weights_of_the_project(contents: set[str]) -> None:
     for path in ROOT.glob("weights/*.safetensors"):
         assert f"nightisp/weights/{path.name}" in contents

@@ -12,8 +12,10 @@ import typer
 
 from nightisp import __version__
 from nightisp.cli import cache, flow, models, params, raw, stage, weights
+from nightisp.cli.compare import compare
 from nightisp.cli.doctor import doctor
 from nightisp.cli.evaluate import evaluate
+from nightisp.cli.report import report
 from nightisp.cli.synthesize import synthesize
 from nightisp.cli.train import train
 from nightisp.cli.ui import ui
@@ -33,6 +35,8 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(models.app, name="models")
 app.add_typer(params.app, name="params")
 app.command()(doctor)
+app.command()(report)
+app.command()(compare)
 app.command()(evaluate)
 app.command()(train)
 app.command()(synthesize)
