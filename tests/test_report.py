@@ -33,7 +33,7 @@ from nightisp.stages import tone
 from nightisp.stages.white_balance import to_gains
 from nightisp.store import Store
 from tests.frames import SHIPPED, write_frame, write_frames
-from tests.test_cli import Terminal, nightisp, render  # noqa: F401 a fixture
+from tests.terminal import Terminal, render
 
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'&{{ 7 * 7 }}"""
 
@@ -392,7 +392,7 @@ def test_large_pictures_are_shrunk_and_the_page_says_so(rendered: Project) -> No
     assert "at 64 × 48 of 128 × 96" in as_page(report).decode()
 
 
-def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path) -> None:
     write_frames(tmp_path / "data", 2)
     render(nightisp)
     done = nightisp("report")
@@ -413,7 +413,7 @@ def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path)
 
 
 def test_who_waits_is_told_on_standard_error(
-    nightisp: Terminal,  # noqa: F811
+    nightisp: Terminal,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
