@@ -72,6 +72,7 @@ class FrameView:
     """What a page shows of one frame."""
 
     frame: str
+    others: tuple[str, ...] = ()
     stages: tuple[StageView, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     before: Embedded | None = None
@@ -104,7 +105,7 @@ def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Te
         Called before each artifact that is read.
     """
     entries = _entries(store, start)
-    view, rows, before = FrameView(start.frame), [], None
+    view, rows, before = FrameView(start.frame, start.others), [], None
     for stage in PIPELINE:
         tell(start.frame, stage.name)
         row, picture = StageView(stage.name, stage.summary), None
