@@ -1,12 +1,14 @@
 """Measure FC4 against gray world and Shades of Gray: angular errors on light that was measured with a gray card.
 
 None of these pictures is trained on. The camera images are linear and small; the measured night illuminants come
-without pictures, so that held-out photographs are lit by them.
+without pictures, so that held-out photographs are lit by them. ColorMatrix, by which FC4 judges, is LibRaw's for the
+two Canons; nobody has one of the IMX135, for which that of another Sony sensor, the IMX219, stands in.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +22,8 @@ from numpy.typing import NDArray
 
 from nightisp.bayer import PHASE, unpack
 from nightisp.errors import NoGroundError
-from nightisp.image import Mosaic, Shot, Window
+from nightisp.exif import as_color_matrix
+from nightisp.image import ColorMatrix, Mosaic, Shot, Window
 from nightisp.models.weights import Compute, Library
 from nightisp.stages.white_balance import WhiteBalanceParams, white_balance
 from nightisp.training.illuminants import degrees, lit, summary
@@ -29,30 +32,32 @@ from nightisp.training.scenes import draw_scene, expose, packed_light
 
 SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
 METHODS = ("gray_world", "shades_of_gray", "fc4")
-Sample = tuple[NDArray[np.float32], NDArray[np.float64]]  # mosaic, illuminant
+Sample = tuple[NDArray[np.float32], NDArray[np.float64], ColorMatrix]  # mosaic, illuminant, the camera's matrix
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/white_balance.py", description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of weights")
-    parser.add_argument("--name", default="fc4", help="of the weights")
+    parser.add_argument("--name", action="append", help="of the weights, repeatable. [default: those of the stage]")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     networks = Compute(Library([options.weights]), "cpu")
     sets = {"cc2018": gehler_shi, "imx135": imx135, "night illuminants": night_illuminants}
-    figures = {name: measure(samples(), networks, options.name) for name, samples in sets.items()}
+    names = tuple(options.name or WhiteBalanceParams().weights)
+    figures = {name: measure(samples(), networks, names) for name, samples in sets.items()}
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(as_table(figures))
 
 
-def measure(samples: Iterator[Sample], networks: Any, name: str) -> dict[str, dict[str, float]]:
+def measure(samples: Iterator[Sample], networks: Any, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Return the summary of angular errors by method; a picture that gives no light to judge by counts 90 degrees."""
     errors: dict[str, list[float]] = {method: [] for method in METHODS}
-    for mosaic, illuminant in samples:
-        picture = Mosaic(mosaic, cfa=PHASE, shot=Shot(), window=Window(0, 0, *mosaic.shape))
+    for mosaic, illuminant, matrix in samples:
+        shot = Shot(color_matrices=(matrix,))
+        picture = Mosaic(mosaic, cfa=PHASE, shot=shot, window=Window(0, 0, *mosaic.shape))
         for method, found in errors.items():
-            params = WhiteBalanceParams.model_validate({"method": method, "weights": (name,)})
+            params = WhiteBalanceParams.model_validate({"method": method, "weights": names})
             try:
                 red, green, blue = white_balance(picture, params, networks).balance.gains
                 found.append(degrees((1 / red, 1 / green, 1 / blue), illuminant))
@@ -64,18 +69,20 @@ def measure(samples: Iterator[Sample], networks: Any, name: str) -> dict[str, di
 def gehler_shi() -> Iterator[Sample]:
     """Give 382 images of two Canon cameras."""
     archive = np.load(SHARED / "data/awb/cc2018_64px.npz")
-    for image, illuminant in zip(archive["images"], archive["illuminants"], strict=True):
-        yield as_mosaic(image), illuminant.astype(np.float64)
+    of_1d, of_5d = matrix_of("Canon", "EOS-1D"), matrix_of("Canon", "EOS 5D")
+    for image, illuminant, name in zip(archive["images"], archive["illuminants"], archive["names"], strict=True):
+        yield as_mosaic(image), illuminant.astype(np.float64), of_5d if "IMG" in name else of_1d
 
 
 def imx135() -> Iterator[Sample]:
     """Give ten images of a Sony IMX135."""
+    matrix = matrix_of("Broadcom", "RPi IMX219")
     for path in sorted((SHARED / "data/awb/imx135").glob("*.png")):
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if image is None:
             raise SystemExit(f"{path}: is no picture that can be read")
         measured = json.loads(path.with_suffix(".json").read_text())["illuminant_color_raw"]
-        yield as_mosaic(np.asarray(image, np.uint16)[..., ::-1]), np.array(measured).ravel()
+        yield as_mosaic(np.asarray(image, np.uint16)[..., ::-1]), np.array(measured).ravel(), matrix
 
 
 def night_illuminants() -> Iterator[Sample]:
@@ -92,7 +99,16 @@ def night_illuminants() -> Iterator[Sample]:
                 break
             except NoGroundError:  # a camera whose matrix knows no such light
                 continue
-        yield unpack(expose(packed_light(light), scene, rng)), illuminant.astype(np.float64)
+        yield unpack(expose(packed_light(light), scene, rng)), illuminant.astype(np.float64), scene.matrix
+
+
+def matrix_of(maker: str, model: str) -> ColorMatrix:
+    """Return LibRaw's matrix of a camera: its columns are maker, model, black and white level, and nine numbers."""
+    with (SHARED / "data/noise/camera_matrices.csv").open(newline="") as table:
+        for row in csv.reader(table):
+            if row[:2] == [maker, model]:
+                return as_color_matrix([float(number) for number in row[4:13]], 21)
+    raise SystemExit(f"camera_matrices.csv: has no {maker} {model}")
 
 
 def as_mosaic(image: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
-from nightisp.params import Tree
+from nightisp.params import DRAFT, Tree
 from nightisp.run import Job, Observer, Options, Report, execute
+from nightisp.summary import as_markdown, computed
 from tasks import stage_task
 
 
@@ -43,6 +53,38 @@ class Hooks:
     report: Report | None = None
 
 
+@dataclass
+class Shown:
+    """Shows how far a run is as an artifact, and passes on what it hears; but for `began` in the flow's thread."""
+
+    observer: Observer
+    _artifact: UUID | None = None
+    _total: int = 0
+    _done: int = 0
+    _told: float = 0.0
+
+    def found(self, batch: Batch) -> None:
+        """Begin at 0 %."""
+        self._total = len(batch.plans)
+        self._artifact = create_progress_artifact(0.0, key="progress", description=f"{self._total} pictures.")
+        self.observer.found(batch)
+
+    def began(self, frame: str, stage: str) -> None:
+        """Pass it on."""
+        self.observer.began(frame, stage)
+
+    def ended(self, result: FrameResult) -> None:
+        """Tell the server at most once a second, and of the last picture."""
+        self._done += 1
+        last, now = self._done == self._total, time.monotonic()
+        if self._artifact and (last or now - self._told > _TELL_S):
+            update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
+            self._told = now
+        self.observer.ended(result)
+
+
+_TELL_S = 1.0
+
 HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 
 
@@ -50,9 +92,11 @@ HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 def render(options: Options) -> Any:
     """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
     hooks = HOOKS.get() or Hooks()
-    report = execute(options, hooks.observer, hooks.stop, through=_as_task)
+    _tag(options)
+    report = execute(options, Shown(hooks.observer), hooks.stop, through=_as_task)
     hooks.report = report
     create_table_artifact(_table(report), key="pictures", description="What became of each picture.")
+    create_markdown_artifact(as_markdown(report), key="summary", description="The pictures, and what went wrong.")
     failed = [f for f in report.frames if f.outcome == "failed"]
     message = f"{sum(f.outcome == 'rendered' for f in report.frames)} of {len(report.frames)} pictures rendered"
     return Failed(message=message) if failed else Completed(message=message)
@@ -79,6 +123,16 @@ def run(options: Options, observer: Observer, stop: Stop) -> Report:
     return hooks.report
 
 
+def _tag(options: Options) -> None:
+    """Tag the flow run with what tells it from others; task runs have their stage in the name instead.
+
+    A tag of a task run makes Prefect ask for a concurrency slot, 5 ms each; one of the flow run costs nothing more.
+    """
+    tags = [options.device, *({"draft"} if set(DRAFT) <= set(options.settings) else ())]
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.get_id(), tags=tags)
+
+
 def _as_task(options: Options, tree: Tree, plan: Plan, name: str) -> Performed:
     state = stage_task(name)(plan.source.frame, quote(Job.of(options, tree, plan)), return_state=True)
     performed: Performed = state.result()  # raises what the stage raised
@@ -91,7 +145,7 @@ def _table(report: Report) -> list[dict[str, Any]]:
             "picture": result.frame,
             "outcome": result.outcome,
             "seconds": round(sum(result.seconds.values()), 2),
-            "computed": ", ".join(s for s, did in result.stages.items() if did == "computed") or "nothing",
+            "computed": computed(result) or "nothing",
             "file": str(result.output or ""),
             "error": result.error or "",
         }

@@ -31,6 +31,7 @@ from nightisp.sources import Source
 from nightisp.sources import digest as digest_source
 from nightisp.stage import Params, Stage
 from nightisp.store import Store
+from nightisp.usage import Usage
 
 Did = Literal["computed", "cached", "skipped"]
 
@@ -83,6 +84,9 @@ class Engine:
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
     _fresh: dict[str, _Fresh] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._usage = Usage(self.store.folder)
+
     def plan(self, source: Source, tree: parameters.Tree, until: str = NAMES[-1]) -> Plan:
         """Work out the parameters of a frame, and its keys up to a stage: what comes after it need not be there.
 
@@ -131,6 +135,7 @@ class Engine:
         stage, key = PIPELINE[index(name)], plan.keys[name]
         with self._alone(key):
             if self._holds(name, key):
+                self._usage.note(key, hit=True)
                 return (Outcome(name, key, "cached"),)
             image, before = self._input(plan, stage)
             seconds = self._compute(plan, stage, image)
@@ -243,6 +248,7 @@ class Engine:
                 release_freed_memory()
 
         self.settle(plan)
+        self._usage.note(key, hit=False)
         self._fresh[key] = _Fresh(image, self._writer.submit(write))
 
     def _holds(self, name: str, key: str) -> bool:

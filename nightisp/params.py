@@ -1,4 +1,4 @@
-"""Parameters of a run: params.yaml, then `--set`, then the frame's sidecar; each checked, with the nearest name."""
+"""Parameters of a run: params.yaml, a look, `--set`, the frame's sidecar, in this order; each checked."""
 
 from __future__ import annotations
 
@@ -129,11 +129,11 @@ def _explain(origin: str, stage: str, model: type[Params], error: Any) -> str:
     )
 
 
-def load(path: Path | None, settings: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return the checked tree of a params file (None: the defaults) with `--set` laid over it."""
+def load(path: Path | None, settings: Sequence[str] = (), look: Tree | None = None) -> dict[str, dict[str, Any]]:
+    """Return the checked tree of a params file (None: the defaults), a look laid over it, and `--set` over both."""
     tree = read_yaml(path) if path else {}
     validate(tree, str(path) if path else "defaults")
-    merged = merge(tree, parse_sets(settings))
+    merged = merge(tree, look or {}, parse_sets(settings))
     validate(merged, "--set")
     return merged
 

@@ -18,29 +18,62 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Y of linear sRGB
 
 
 def preview(image: Image | EncodedPicture, longest: int = 320) -> NDArray[np.uint8]:
-    """Return a small sRGB picture of any state, uint8 (h, w, 3), the longer side at most `longest`.
+    """Return a small sRGB picture of any state, uint8 (h, w, 3), the longer side at most `longest`; see `shown`."""
+    return shown(image, longest)[0]
+
+
+def shown(image: Image | EncodedPicture, longest: int | None = None) -> tuple[NDArray[np.uint8], str]:
+    """Return an sRGB picture of any state, and in words how its samples became light on a display.
 
     The visible part, upright, area-averaged down and never enlarged. A mosaic has one pixel for each 2 x 2 block.
     Linear light is scaled so that the 99.5th percentile of its luminance is 1, then shown by gamma 2.2; as long as
     no white balance is applied, the camera's as-shot one stands in for it, if known. Display light is shown as it
     is. A sample that is not a number is shown black, an infinite one white or black.
+
+    Parameters
+    ----------
+    longest
+        Of the sides; None shows every pixel.
+
+    Returns
+    -------
+    pixels, how
+        uint8 (h, w, 3), and a line such as "linear light, 7.1 EV brighter, gamma 2.2, as-shot white balance".
     """
     if isinstance(image, EncodedPicture):
-        return _shrunk(_decoded(image.content), longest)
+        return _shrunk(_decoded(image.content), longest), "as it is"
     if isinstance(image, DisplayImage):
-        return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation)
+        return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation), "as it is"
     if isinstance(image, Mosaic):
         light = _half_rgb(image)  # (h/2, w/2, 3)
     elif isinstance(image, LinearImage):
         light = image.visible()
     else:
         raise TypeError(f"a {type(image).__name__} is no state of a picture")
-    light = _finite_and_shrunk(light, longest) * _gains(image)
-    brightest = float(np.percentile(light @ _LUMINANCE, BRIGHTEST_PERCENTILE))
+    gains = _gains(image)
+    light = _finite_and_shrunk(light, longest) * gains
+    pixels, how = _brightened(light, float(np.percentile(light @ _LUMINANCE, BRIGHTEST_PERCENTILE)))
+    if (gains != 1).any():
+        how += ", as-shot white balance"
+    return orient(pixels, image.shot.orientation), how
+
+
+def shown_as_gray(mosaic: Mosaic, longest: int | None = None) -> tuple[NDArray[np.uint8], str]:
+    """Return every visible photosite as a gray pixel, upright, uint8 (h, w), and in words how it is shown.
+
+    Scaled and shown as `shown` does linear light; at full size the pattern of the color filter array is to be seen.
+    """
+    light = _finite_and_shrunk(mosaic.visible(), longest)
+    pixels, how = _brightened(light, float(np.percentile(light, BRIGHTEST_PERCENTILE)))
+    return orient(pixels, mosaic.shot.orientation), f"photosites, {how}"
+
+
+def _brightened(light: Samples, brightest: float) -> tuple[NDArray[np.uint8], str]:
     if brightest > 0:
         light = light / np.float32(brightest)
-    shown = _levels(np.clip(light, 0, 1) ** np.float32(1 / GAMMA))
-    return orient(shown, image.shot.orientation)
+    ev = -np.log2(brightest) if brightest > 0 else 0.0
+    how = f"linear light, {abs(ev):.1f} EV {'brighter' if ev >= 0 else 'darker'}, gamma {GAMMA:g}"
+    return _levels(np.clip(light, 0, 1) ** np.float32(1 / GAMMA)), how
 
 
 def _half_rgb(mosaic: Mosaic) -> Samples:
@@ -60,18 +93,18 @@ def _gains(image: Image) -> Samples:
     return np.array([neutral[1] / value for value in neutral], np.float32)
 
 
-def _finite_and_shrunk(samples: Samples, longest: int) -> Samples:
+def _finite_and_shrunk(samples: Samples, longest: int | None) -> Samples:
     small = _shrunk(samples, longest)
     if np.isfinite(small).all():  # looked at when small: a pass over every sample costs more than all the rest
         return small
     return _shrunk(np.nan_to_num(samples, nan=0, posinf=1, neginf=0), longest)
 
 
-def _shrunk(samples: NDArray[Any], longest: int) -> NDArray[Any]:
+def _shrunk(samples: NDArray[Any], longest: int | None) -> NDArray[Any]:
     import cv2
 
     height, width = samples.shape[:2]
-    scale = longest / max(height, width)
+    scale = longest / max(height, width) if longest else 1.0
     if scale >= 1:
         return samples
     size = max(round(width * scale), 1), max(round(height * scale), 1)

@@ -51,3 +51,8 @@ def params_file(given: Path | None = None) -> Path | None:
     """Return the params file: as given, else the project's, else None (the defaults)."""
     project = root()
     return given or (project / "params.yaml" if project else None)
+
+
+def looks_folders() -> tuple[Path, ...]:
+    """Return where the user's looks are looked for: `looks` of the project, or of this folder."""
+    return ((root() or Path.cwd()) / "looks",)

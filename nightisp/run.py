@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nightisp import looks, sources
 from nightisp import params as parameters
-from nightisp import sources
 from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.pipeline import NAMES, PIPELINE, index
-from nightisp.project import params_file, store_folder, weights_folders
+from nightisp.project import looks_folders, params_file, store_folder, weights_folders
 from nightisp.publish import check_writable
 from nightisp.retry import retried
 from nightisp.sources import Source
@@ -34,7 +34,8 @@ class Options(BaseModel):
     store: Path | None = Field(None, description="artifact store; by default that of the project")
     weights: Path | None = Field(None, description="folder of weights, looked into before the others")
     params: Path | None = Field(None, description="params file; by default that of the project, or the defaults")
-    settings: tuple[str, ...] = Field((), description="STAGE.NAME=VALUE, laid over the params file")
+    look: str | None = Field(None, description="name of a look, laid over the params file")
+    settings: tuple[str, ...] = Field((), description="STAGE.NAME=VALUE, laid over all of these")
     frames: str = Field("*", description="pattern of frame names")
     until: str = Field(NAMES[-1], description="last stage to run")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -89,7 +90,8 @@ def _engine(store: Path, weights: tuple[Path, ...], device: str) -> Engine:
 
 def read_tree(options: Options) -> parameters.Tree:
     """Read and check the parameters of a run."""
-    return parameters.load(params_file(options.params), options.settings)
+    look = looks.read(options.look, looks_folders()).tree if options.look else None
+    return parameters.load(params_file(options.params), options.settings, look)
 
 
 def check_networks(engine: Engine, tree: parameters.Tree, until: str, device: str) -> None:
@@ -110,11 +112,17 @@ def check(options: Options) -> tuple[Engine, parameters.Tree]:
     NightispError
         If the options are at fault.
     """
+    engine, tree = check_settings(options)
+    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
+    return engine, tree
+
+
+def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
+    """Check stage, parameters, weights and device, as `check` does, before there need be any input."""
     index(options.until)
     tree = read_tree(options)
     engine = open_engine(options.store, options.weights, options.device)
     check_networks(engine, tree, options.until, options.device)
-    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
     return engine, tree
 
 

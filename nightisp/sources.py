@@ -164,10 +164,15 @@ def overrides(path: Path) -> dict[str, Any]:
     ParamsError
         If the sidecar is no YAML of stages and parameters.
     """
-    for name in (path.name, path.stem):
-        if (sidecar := path.with_name(name + _SIDECAR)).is_file():
+    for sidecar in sidecars(path):
+        if sidecar.is_file():
             return read_yaml(sidecar)
     return {}
+
+
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """Return where a raw's sidecar may lie, the one that counts first."""
+    return path.with_name(path.name + _SIDECAR), path.with_name(path.stem + _SIDECAR)
 
 
 def preflight(

@@ -13,10 +13,8 @@ import hashlib
 import json
 import math
 import os
-import platform
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError, is_transient
+from nightisp.usage import is_in_use, owned_name
 
 FORMAT = 1
 _CHUNK = 1024  # about 1 Mpx
 _TEMPORARY = ".tmp"
 _ARRAYS = ("samples", "preview")
 _DIGEST = "metadata_sha256"
-_ABANDONED_S = 86400  # no artifact takes a day to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +170,13 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what processes left behind that are no more; return how many."""
-        left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not _is_in_use(path)]
+        left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not is_in_use(path)]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
         return len(left)
 
     def _temporary(self) -> Path:
-        return self.folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(8)}@{platform.node()}"
+        return self.folder / _TEMPORARY / owned_name()
 
     def _place(self, beside: Path, entry: Entry) -> None:
         for _ in range(3):
@@ -292,19 +290,3 @@ def _explain(error: OSError, folder: Path) -> StoreError:
     explained = StoreError(f"{folder}: cannot be written: {error.strerror or error}; name another --store")
     explained.transient = is_transient(error)
     return explained
-
-
-def _is_in_use(path: Path) -> bool:
-    owner, _, host = path.name.partition("@")
-    pid = owner.partition("-")[0]
-    if not pid.isdigit():
-        return False
-    if host and host != platform.node():  # of a container or another machine, whose processes cannot be seen
-        return path.exists() and time.time() - path.stat().st_mtime < _ABANDONED_S
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

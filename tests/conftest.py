@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.terminal import Terminal
+
 SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
 
 
@@ -21,3 +23,11 @@ def classical() -> Mapping[str, NDArray[np.float64]]:
         pytest.skip(f"no golden values: {path} is not there")
     with np.load(path) as golden:
         return dict(golden)
+
+
+@pytest.fixture
+def nightisp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    monkeypatch.chdir(tmp_path)
+    for name in ("NIGHTISP_STORE", "NIGHTISP_WEIGHTS", "NIGHTISP_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal(monkeypatch, capsys)

@@ -21,7 +21,7 @@ from nightisp.pipeline import NAMES
 from nightisp.report.page import page
 from nightisp.run import Options
 from tests.frames import CLASSICAL, write_frame, write_frames
-from tests.test_cli import Terminal, nightisp, render  # noqa: F401 a fixture
+from tests.terminal import Terminal, render
 from tests.test_report import Page
 
 QUICK = tuple(f"{stage}.{name}={value}" for stage, values in CLASSICAL.items() for name, value in values.items())
@@ -186,7 +186,7 @@ def test_values_are_yaml_lists() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_said_before_any_work(
-    nightisp: Terminal,  # noqa: F811
+    nightisp: Terminal,
     tmp_path: Path,
     counts: Counter[str],
     settings: list[str],
@@ -201,7 +201,7 @@ def test_what_cannot_be_compared_is_said_before_any_work(
 
 
 def test_the_command_shares_the_store_with_every_run(
-    nightisp: Terminal,  # noqa: F811
+    nightisp: Terminal,
     tmp_path: Path,
     counts: Counter[str],
 ) -> None:

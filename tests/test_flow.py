@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -116,9 +117,13 @@ def test_a_run_on_a_server_reads_well_there(server: str, home: Path, tmp_path: P
         if result["outcome"] == "rendered":
             assert [stage for stage, did in result["stages"].items() if did == "computed"] == DOWNSTREAM
 
-    tables = ask(server, "artifacts", sort="CREATED_DESC")
-    rows = json.loads(tables[0]["data"])
+    shown = {made["key"]: made for made in reversed(ask(server, "artifacts", sort="CREATED_DESC"))}
+    rows = json.loads(shown["pictures"]["data"])
     assert {row["picture"]: row["outcome"] for row in rows} == dict.fromkeys(frames, "rendered") | {"broken": "failed"}
+    assert shown["summary"]["data"].count("data:image/jpeg;base64,") == 2
+    assert "broken" in shown["summary"]["data"]
+    assert shown["progress"]["data"] == 100
+    assert newest(server)["tags"] == ["auto"]
 
 
 def test_the_embedded_server_is_used_quietly(tmp_path: Path) -> None:
@@ -157,6 +162,35 @@ def test_a_server_that_cannot_be_reached_is_a_clear_error(home: Path, tmp_path: 
     assert "cannot be reached" in done.stderr
     assert "--engine local" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ui_finds_the_server_that_runs(server: str, home: Path) -> None:
+    command = [sys.executable, "-c", MAIN, "ui"]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": server}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[0] == f"Prefect's UI: {server.removesuffix('/api')}"
+    environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+
+
+def test_ui_starts_a_server_whose_page_asks_it(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", MAIN, "ui", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"Prefect's UI: http://127.0.0.1:{port}\n"
+        settings = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings", timeout=20).read())
+        assert settings["api_url"] == f"http://127.0.0.1:{port}/api"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port))
 
 
 def test_only_faults_of_storage_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from nightisp.stages import tone
 from nightisp.stages.white_balance import to_gains
 from nightisp.store import Store
 from tests.frames import SHIPPED, write_frame, write_frames
-from tests.test_cli import Terminal, nightisp, render  # noqa: F401 a fixture
+from tests.terminal import Terminal, render
 
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'&{{ 7 * 7 }}"""
 
@@ -131,6 +131,18 @@ def test_nothing_is_computed_and_nothing_written(rendered: Project, monkeypatch:
     first = as_page(rendered.look())
     assert as_page(rendered.look()) == first
     assert files() == before
+
+
+def test_it_tells_how_often_an_artifact_was_used_again(project: Project) -> None:
+    raw = write_frame(project.folder / "one.dng", 1)
+    project.render(raw)
+    project.render(raw, tree={"tone": {"gamma": 2.8}})
+    (frame,) = project.look().frames
+    before = {stage["stage"]: stage["hits"] for stage in as_json(project.look())["frames"][0]["stages"]}
+    assert before == {stage.name: stage.hits for stage in frame.stages}
+    project.render(raw, tree={"tone": {"gamma": 2.8}})
+    after = {stage.name: stage.hits for stage in project.look().frames[0].stages}
+    assert after["export"] == before["export"] + 1
 
 
 def test_changed_parameters_are_marked_with_their_default(project: Project) -> None:
@@ -397,7 +409,7 @@ def test_large_pictures_are_shrunk_and_the_page_says_so(rendered: Project) -> No
     assert "at 64 × 48 of 128 × 96" in as_page(report).decode()
 
 
-def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path) -> None:
     write_frames(tmp_path / "data", 2)
     render(nightisp)
     done = nightisp("report")
@@ -418,7 +430,7 @@ def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path)
 
 
 def test_who_waits_is_told_on_standard_error(
-    nightisp: Terminal,  # noqa: F811
+    nightisp: Terminal,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,6 +24,7 @@ from nightisp.anscombe import restore
 from nightisp.cameras import all_cameras, find_camera
 from nightisp.errors import ParamsError, RawFileError, RawFileNotFoundError, WeightsError, WeightsMismatchError
 from nightisp.models.weights import Compute, Library
+from nightisp.pipeline import PIPELINE
 from nightisp.training.denoising import DenoiseTraining, Denoising
 from nightisp.training.export import export
 from nightisp.training.loop import Schedule, rate, train
@@ -312,8 +313,24 @@ def test_dvc_goes_from_photographs_to_the_weights_of_every_trainer() -> None:
     from nightisp.params import read_yaml
 
     stage = read_yaml(ROOT / "training" / "dvc.yaml")["stages"]["train"]
-    assert stage["foreach"] == {name: trainer.name for name, trainer in TRAINERS.items()}
-    assert stage["do"]["params"] == [{"params.yaml": ["${key}"]}]
+    made = stage["foreach"]
+    assert {item["stage"] for item in made.values()} == set(TRAINERS)
+    for name, trainer in TRAINERS.items():
+        assert made[trainer.name]["stage"] == name
+        assert made[trainer.name]["seed"] == 1
+    chosen = {name for section in PIPELINE for name in section.weights(section.params())}
+    assert set(made) == chosen  # all that a picture is made with by default
+    assert stage["do"]["params"] == [{"params.yaml": ["${item.stage}"]}]
+
+
+def test_dvc_trains_the_denoiser_that_refinement_learns_with_first(tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_bytes((ROOT / "training" / name).read_bytes())
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    drawn = subprocess.run([*dvc, "dag", "--dot"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    edges = [line.split("->") for line in drawn.splitlines() if "->" in line]
+    assert [[end.strip(' ";') for end in edge] for edge in edges] == [["train@denoise_unet", "train@mwispnet"]]
 
 
 def test_settings_of_a_training(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from nightisp.cli.evaluate import evaluate
 from nightisp.cli.report import report
 from nightisp.cli.synthesize import synthesize
 from nightisp.cli.train import train
+from nightisp.cli.ui import ui
 from nightisp.errors import NightispError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.command()(compare)
 app.command()(evaluate)
 app.command()(train)
 app.command()(synthesize)
+app.command()(ui)
 
 
 def _version(asked: bool) -> None:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from nightisp.batch import Stop
     from nightisp.models.weights import Library
     from nightisp.params import Tree
+    from nightisp.run import Observer, Options, Report
     from nightisp.store import Store
+
+
+class EngineName(StrEnum):
+    """Who schedules the stages."""
+
+    prefect = "prefect"
+    local = "local"
+
+
+def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]:
+    """Return what runs the pictures: the flow, or the same without Prefect."""
+    if engine is EngineName.local:
+        from nightisp.run import execute
+
+        return execute
+    from flows.render import run
+
+    return run
+
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Artifact store. [default: NIGHTISP_STORE, or artifacts/ of the project]")
@@ -21,6 +43,9 @@ WeightsOption = Annotated[
 ]
 ParamsOption = Annotated[
     Path | None, typer.Option("--params", help="Parameters. [default: params.yaml of the project, or the defaults]")
+]
+LookOption = Annotated[
+    str | None, typer.Option("--look", metavar="NAME", help="Parameters under a name: `nightisp params looks`.")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.NAME=VALUE", help="Override one parameter; repeatable.")
@@ -49,12 +74,14 @@ def open_library(weights: Path | None) -> Library:
     return Library(weights_folders(weights))
 
 
-def read_params(params: Path | None, settings: Sequence[str] | None) -> Tree:
+def read_params(params: Path | None, settings: Sequence[str] | None, look: str | None = None) -> Tree:
     """Read and check the parameters."""
+    from nightisp import looks
     from nightisp.params import load
-    from nightisp.project import params_file
+    from nightisp.project import looks_folders, params_file
 
-    return load(params_file(params), settings or ())
+    chosen = looks.read(look, looks_folders()).tree if look else None
+    return load(params_file(params), settings or (), chosen)
 
 
 def memory_budget(given: str | None) -> int:
@@ -96,6 +123,18 @@ def parse_age(text: str) -> float:
     if not found:
         raise ParamsError(f"{text}: is no age; expected for example 30d, 12h or 15m")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+def age(created: str) -> str:
+    """Return how long ago an ISO 8601 time was: `3 h`."""
+    import time
+    from datetime import datetime
+
+    seconds = time.time() - datetime.fromisoformat(created).timestamp()
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def in_words(size: float) -> str:

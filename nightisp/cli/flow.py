@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightisp.cli import watch
 from nightisp.cli.common import (
     DeviceOption,
+    EngineName,
+    LookOption,
     MemoryOption,
     ParamsOption,
     SetOption,
@@ -18,6 +20,7 @@ from nightisp.cli.common import (
     WeightsOption,
     WorkersOption,
     memory_budget,
+    scheduler,
 )
 
 if TYPE_CHECKING:
@@ -26,15 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Render pictures.", no_args_is_help=True)
 
 
-class EngineName(StrEnum):
-    """Who schedules the stages."""
-
-    prefect = "prefect"
-    local = "local"
-
-
-@app.callback()
-def _group() -> None: ...
+app.command()(watch.watch)
 
 
 @app.command()
@@ -48,6 +43,7 @@ def run(
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
+    look: LookOption = None,
     settings: SetOption = None,
     frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
     until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = "export",
@@ -74,6 +70,7 @@ def run(
         store=store,
         weights=weights,
         params=params,
+        look=look,
         settings=(*(DRAFT if draft else ()), *(settings or ())),
         frames=frames,
         until=until,
@@ -99,20 +96,16 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
     from nightisp.cli.progress import Progress, interruptible
     from nightisp.pipeline import NAMES
     from nightisp.publish import check_writable
-    from nightisp.run import check, execute
+    from nightisp.run import check
 
     engine_at_work, _ = check(options)  # before a server is started for nothing
     if options.until == NAMES[-1]:
         check_writable(options.output)
     stop = Stop()
     with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
-        if engine is EngineName.local:
-            report = execute(options, progress, stop)
-        else:
+        if engine is EngineName.prefect:
             progress.say("starting Prefect")
-            from flows.render import run as run_flow
-
-            report = run_flow(options, progress, stop)
+        report = scheduler(engine)(options, progress, stop)
     if not quiet:
         progress.close_with(report)
     return report

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nightisp.cli.common import ParamsOption, SetOption, read_params
+from nightisp.cli.common import LookOption, ParamsOption, SetOption, read_params
 
 app = typer.Typer(help="Show and check parameters.", no_args_is_help=True)
 
@@ -14,6 +14,7 @@ app = typer.Typer(help="Show and check parameters.", no_args_is_help=True)
 @app.command()
 def show(
     params: ParamsOption = None,
+    look: LookOption = None,
     settings: SetOption = None,
     changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the defaults.")] = False,
 ) -> None:
@@ -22,7 +23,7 @@ def show(
     from nightisp.params import changed as changes
     from nightisp.pipeline import NAMES
 
-    tree = read_params(params, settings)
+    tree = read_params(params, settings, look)
     for name in NAMES:
         lines = (
             changes(tree, name)
@@ -36,7 +37,28 @@ def show(
 
 
 @app.command()
-def check(params: ParamsOption = None, settings: SetOption = None) -> None:
+def check(params: ParamsOption = None, look: LookOption = None, settings: SetOption = None) -> None:
     """Check parameters: names, bounds, combinations."""
-    read_params(params, settings)
+    read_params(params, settings, look)
     typer.echo("parameters are good")
+
+
+@app.command("looks")
+def looks_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False) -> None:
+    """List the looks, shipped ones and those in looks/ of the project: what for, and what they change."""
+    import json
+
+    from nightisp import looks
+    from nightisp.project import looks_folders
+
+    for name in looks.paths(looks_folders()):
+        look = looks.read(name, looks_folders())
+        if as_json:
+            facts = {"look": name, "path": str(look.path), "description": look.description, "params": look.tree}
+            typer.echo(json.dumps(facts, ensure_ascii=False))
+            continue
+        changes = [
+            f"{stage}.{key}={value}" for stage, given in look.tree.items() for key, value in (given or {}).items()
+        ]
+        typer.echo(f"{name:<14} {look.description}")
+        typer.echo(f"{'':<14} {' '.join(changes)}")

@@ -77,7 +77,7 @@ def draw_scene(rng: np.random.Generator, iso: tuple[float, float] = ISO) -> Scen
             continue
         matrix = ColorMatrix(xyz_to_camera=camera.xyz_to_camera, illuminant=21)
         illuminant = draw_illuminant(rng, matrix)
-        if illuminant is not None:
+        if illuminant is not None and _is_known(illuminant, matrix):
             break
     read = float(np.sqrt(pair[1]))
     return Scene(
@@ -106,6 +106,15 @@ def draw_illuminant(rng: np.random.Generator, matrix: ColorMatrix) -> Triple | N
     if not (g > 0 and all(1 / _GAINS[1] <= v / g <= 1 / _GAINS[0] for v in (r, b))):
         return None
     return r / g, 1.0, b / g
+
+
+def _is_known(illuminant: Triple, matrix: ColorMatrix) -> bool:
+    """Tell whether a camera's matrix gives a light that it can render under; far off the black bodies it may not."""
+    try:
+        camera_to_srgb_dng([matrix], to_gains(illuminant))
+    except NoGroundError:
+        return False
+    return True
 
 
 def _draw_lamp(rng: np.random.Generator) -> NDArray[np.float64]:
