@@ -22,11 +22,10 @@ from nightisp.errors import ParamsError
 from nightisp.metrics import ciede2000, psnr
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES
-from nightisp.project import params_file
 from nightisp.report.distribution import decoded
 from nightisp.report.pictures import Embedded, embedded
 from nightisp.retry import retried
-from nightisp.run import Observer, Options, check_networks, open_engine
+from nightisp.run import Observer, Options, check_networks, open_engine, read_tree
 
 LONGEST = 1024
 """Pixels of the longer side that a page carries of each variant: about 0.2 MB."""
@@ -183,7 +182,7 @@ def compare(options: Options, observer: Observer, stop: Stop, longest: int = LON
     """
     begun = time.perf_counter()
     fixed, axes = read_axes(options.settings)
-    variants = variants_of(axes, parameters.load(params_file(options.params), fixed))
+    variants = variants_of(axes, read_tree(options.model_copy(update={"settings": fixed})))
     engine = open_engine(options.store, options.weights, options.device)
     for variant in variants:
         check_networks(engine, variant.tree, NAMES[-1], options.device)

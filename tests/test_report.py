@@ -133,6 +133,18 @@ def test_nothing_is_computed_and_nothing_written(rendered: Project, monkeypatch:
     assert files() == before
 
 
+def test_it_tells_how_often_an_artifact_was_used_again(project: Project) -> None:
+    raw = write_frame(project.folder / "one.dng", 1)
+    project.render(raw)
+    project.render(raw, tree={"tone": {"gamma": 2.8}})
+    (frame,) = project.look().frames
+    before = {stage["stage"]: stage["hits"] for stage in as_json(project.look())["frames"][0]["stages"]}
+    assert before == {stage.name: stage.hits for stage in frame.stages}
+    project.render(raw, tree={"tone": {"gamma": 2.8}})
+    after = {stage.name: stage.hits for stage in project.look().frames[0].stages}
+    assert after["export"] == before["export"] + 1
+
+
 def test_changed_parameters_are_marked_with_their_default(project: Project) -> None:
     raw = write_frame(project.folder / "one.dng", 1)
     project.render(raw)
@@ -145,6 +157,11 @@ def test_changed_parameters_are_marked_with_their_default(project: Project) -> N
     assert "changed; default <code>3.2</code>" in text
     assert text.count("changed; default") == 2
     assert as_json(report)["frames"][0]["stages"][5]["changed"] == {"gamma": "2.8"}
+    (older,) = frame.others
+    assert f"<code>{older[:12]}</code>" in text
+    (before,) = project.look(older[:12]).frames
+    assert (before.frame, before.stages[-1].key, before.others) == ("one", older, (frame.stages[-1].key,))
+    assert not [s for s in before.stages if s.changed]
 
 
 @pytest.mark.parametrize("stage", ["denoise", "color", "export"])
@@ -220,7 +237,7 @@ def test_frames_are_bounded_the_newest_first(project: Project) -> None:
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest(rendered: Project, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactNotFoundError, match=r"onee: no frame of that name .* Did you mean one\?"):
+    with pytest.raises(ArtifactNotFoundError, match=r"onee: no frame or key of that name .* Did you mean one\?"):
         rendered.look("onee")
     with pytest.raises(ArtifactNotFoundError, match="holds no finished picture; render one with"):
         Project(tmp_path).look()
@@ -408,7 +425,7 @@ def test_the_command_writes_a_page_and_tells(nightisp: Terminal, tmp_path: Path)
     assert "incomplete: frame" in partly.err
     assert (tmp_path / "pages" / "partly.html").is_file()
     assert "a page is written as .html" in nightisp("report", "--to", "page.txt", status=2).err
-    assert "no frame of that name" in nightisp("report", "frame7", status=2).err
+    assert "no frame or key of that name" in nightisp("report", "frame7", status=2).err
     assert not list(tmp_path.glob(".nightisp-*"))
 
 

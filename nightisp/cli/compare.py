@@ -10,6 +10,7 @@ import typer
 
 from nightisp.cli.common import (
     DeviceOption,
+    LookOption,
     MemoryOption,
     ParamsOption,
     StoreOption,
@@ -35,6 +36,7 @@ def compare(
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
+    look: LookOption = None,
     frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -63,6 +65,7 @@ def compare(
         store=store,
         weights=weights,
         params=params,
+        look=look,
         settings=tuple(settings),
         frames=frames,
         device=device,

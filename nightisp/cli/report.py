@@ -18,7 +18,10 @@ LongestOption = Annotated[
 
 def report(
     frames: Annotated[
-        list[str] | None, typer.Argument(metavar="[FRAME]...", help="Names of frames. [default: all finished ones]")
+        list[str] | None,
+        typer.Argument(
+            metavar="[FRAME]...", help="Names of frames, or first letters of keys. [default: all finished ones]"
+        ),
     ] = None,
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The page.")] = Path("report.html"),
     store: StoreOption = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nightisp.errors import ArtifactNotFoundError, StoreError
@@ -10,14 +10,19 @@ from nightisp.pipeline import NAMES, PIPELINE, nearest
 from nightisp.stage import Stage
 from nightisp.store import Entry, Store
 
+_Dated = tuple[tuple[str, int], Entry]
+_SHORTEST = 6
+"""Letters of a key, at least: fewer may be a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where the way back begins: the newest artifact of a frame's last stage that the store holds."""
+    """Where the way back begins: an artifact of a frame's last stage; and others of that stage, the newest first."""
 
     frame: str
     stage: Stage
     key: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +35,15 @@ class Found:
 
 def finished(store: Store) -> Found:
     """Find the newest export of every frame."""
-    newest, damaged = _newest(store, PIPELINE[-1])
-    ordered = sorted(newest.items(), key=lambda item: item[1][0], reverse=True)
-    return Found(tuple(Start(frame, PIPELINE[-1], entry.key) for frame, (_, entry) in ordered), tuple(damaged))
+    found, damaged = _by_frame(store, PIPELINE[-1])
+    ordered = sorted(found.items(), key=lambda item: item[1][0][0], reverse=True)
+    return Found(tuple(_start(frame, PIPELINE[-1], dated) for frame, dated in ordered), tuple(damaged))
 
 
 def starts_of(store: Store, frames: Iterable[str]) -> list[Start]:
     """Find where to begin with frames that were asked for: at their export, or at the last stage they came to.
+
+    What is no name of a frame may be the first letters of a key, six or more: then at that artifact.
 
     Raises
     ------
@@ -47,15 +54,21 @@ def starts_of(store: Store, frames: Iterable[str]) -> list[Start]:
     for stage in reversed(PIPELINE):
         if len(found) == len(wanted):
             break
-        newest, _ = _newest(store, stage)
-        known |= newest.keys()
-        for frame in wanted:
-            if frame in newest and frame not in found:
-                found[frame] = Start(frame, stage, newest[frame][1].key)
+        frames_here, _ = _by_frame(store, stage)
+        known |= frames_here.keys()
+        for name in wanted:
+            if name in frames_here and name not in found:
+                found[name] = _start(name, stage, frames_here[name])
+        for frame, dated in frames_here.items():
+            for name in wanted:
+                if name not in found and len(name) >= _SHORTEST:
+                    at_key = [item for item in dated if item[1].key.startswith(name)]
+                    if at_key:
+                        found[name] = _start(frame, stage, [*at_key, *(item for item in dated if item not in at_key)])
     for frame in wanted:
         if frame not in found:
             raise ArtifactNotFoundError(
-                f"{frame}: no frame of that name in {store.folder}; `nightisp cache list` shows what there is"
+                f"{frame}: no frame or key of that name in {store.folder}; `nightisp cache list` shows what there is"
                 f"{nearest(frame, sorted(known))}"
             )
     return [found[frame] for frame in wanted]
@@ -76,9 +89,14 @@ def upstream(entry: Entry) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _newest(store: Store, stage: Stage) -> tuple[dict[str, tuple[tuple[str, int], Entry]], list[str]]:
-    """Return the newest artifact of each frame with its time, and what is wrong with those that cannot be read."""
-    newest: dict[str, tuple[tuple[str, int], Entry]] = {}
+def _start(frame: str, stage: Stage, dated: Sequence[_Dated]) -> Start:
+    """Begin at the first."""
+    return Start(frame, stage, dated[0][1].key, tuple(entry.key for _, entry in dated[1:]))
+
+
+def _by_frame(store: Store, stage: Stage) -> tuple[dict[str, list[_Dated]], list[str]]:
+    """Return the artifacts of each frame, the newest first, and what is wrong with those that cannot be read."""
+    found: dict[str, list[_Dated]] = {}
     damaged = []
     for entry in store.entries(stage.name):
         try:
@@ -88,7 +106,8 @@ def _newest(store: Store, stage: Stage) -> tuple[dict[str, tuple[tuple[str, int]
         except (StoreError, OSError) as error:
             damaged.append(str(error))
             continue
-        frame = attributes.get("frame")
-        if isinstance(frame, str) and (frame not in newest or newest[frame][0] < at):
-            newest[frame] = at, entry
-    return newest, damaged
+        if isinstance(frame := attributes.get("frame"), str):
+            found.setdefault(frame, []).append((at, entry))
+    for dated in found.values():
+        dated.sort(key=lambda item: item[0], reverse=True)
+    return found, damaged

@@ -11,6 +11,7 @@ from nightisp.report.chains import finished, starts_of
 from nightisp.report.page import page
 from nightisp.report.view import FrameView, Tell, frame_view
 from nightisp.store import Store
+from nightisp.usage import hits
 
 LONGEST = 2048
 """Pixels of the longer side that a page carries of a picture: about 0.6 MB a frame."""
@@ -51,15 +52,17 @@ def look(
     ArtifactNotFoundError
         If there is nothing to show: no finished picture, or none of a name.
     """
+    counted = hits(store.folder)
     if names:
-        return Report(tuple(frame_view(store, start, networks, longest, tell) for start in starts_of(store, names)))
+        starts = starts_of(store, names)
+        return Report(tuple(frame_view(store, start, networks, longest, tell, counted) for start in starts))
     found = finished(store)
     if not found.starts and not found.damaged:
         raise ArtifactNotFoundError(
             f"{store.folder}: holds no finished picture; render one with `nightisp flow run`, or name another --store"
         )
     shown = found.starts[:limit]
-    frames = tuple(frame_view(store, start, networks, longest, tell) for start in shown)
+    frames = tuple(frame_view(store, start, networks, longest, tell, counted) for start in shown)
     return Report(frames, len(found.starts) - len(shown), found.damaged)
 
 
@@ -95,6 +98,7 @@ def _frame(frame: FrameView) -> dict[str, Any]:
                 "device": stage.device,
                 "precision": stage.precision or None,
                 "created": stage.created,
+                "hits": stage.hits,
                 "changed": {parameter.name: parameter.value for parameter in stage.changed},
                 "at_black": dict(stage.distribution.black) if stage.distribution else None,
                 "at_white": dict(stage.distribution.white) if stage.distribution else None,

@@ -56,6 +56,7 @@ class StageView:
     device: str = ""
     precision: str = ""
     created: str = ""
+    hits: int = 0
     parameters: tuple[Parameter, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     thumbnail: Embedded | None = None
@@ -72,6 +73,7 @@ class FrameView:
     """What a page shows of one frame."""
 
     frame: str
+    others: tuple[str, ...] = ()
     stages: tuple[StageView, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     before: Embedded | None = None
@@ -91,7 +93,9 @@ class FrameView:
         return tuple(f"{', '.join(names)}: {problem}" for problem, names in wrong.items())
 
 
-def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Tell) -> FrameView:
+def frame_view(
+    store: Store, start: Start, networks: Any, longest: int, tell: Tell, hits: Mapping[str, int]
+) -> FrameView:
     """Read a frame's artifacts, from the first stage to the last; what cannot be read is a problem of that stage.
 
     Parameters
@@ -102,9 +106,11 @@ def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Te
         Bound of the longer side of the two large pictures; 0: none.
     tell
         Called before each artifact that is read.
+    hits
+        Key -> how often runs found it in the store, for those that they found.
     """
     entries = _entries(store, start)
-    view, rows, before = FrameView(start.frame), [], None
+    view, rows, before = FrameView(start.frame, start.others), [], None
     for stage in PIPELINE:
         tell(start.frame, stage.name)
         row, picture = StageView(stage.name, stage.summary), None
@@ -112,6 +118,7 @@ def frame_view(store: Store, start: Start, networks: Any, longest: int, tell: Te
         try:
             if entry := entries.get(stage.name):
                 picture = _read(store, stage, entry, row)
+                row.hits = hits.get(entry.key, 0)
                 row.distribution = distribution(picture)
                 _add(view, picture, longest)
                 if stage is white_balance.STAGE:
