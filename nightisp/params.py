@@ -129,11 +129,20 @@ def _explain(origin: str, stage: str, model: type[Params], error: Any) -> str:
     )
 
 
-def load(path: Path | None, settings: Sequence[str] = (), look: Tree | None = None) -> dict[str, dict[str, Any]]:
-    """Return the checked tree of a params file (None: the defaults), a look laid over it, and `--set` over both."""
+def load(
+    path: Path | None, settings: Sequence[str] = (), look: Tree | None = None, look_origin: str = "look"
+) -> dict[str, dict[str, Any]]:
+    """Return the checked tree of a params file (None: the defaults), a look laid over it, and `--set` over both.
+
+    Each layer is checked with what lies under it, so that a message names the one at fault; `look_origin` is the look's
+    name in it.
+    """
     tree = read_yaml(path) if path else {}
     validate(tree, str(path) if path else "defaults")
-    merged = merge(tree, look or {}, parse_sets(settings))
+    if look:
+        tree = merge(tree, look)
+        validate(tree, look_origin)
+    merged = merge(tree, parse_sets(settings))
     validate(merged, "--set")
     return merged
 

@@ -53,6 +53,7 @@ def params_file(given: Path | None = None) -> Path | None:
     return given or (project / "params.yaml" if project else None)
 
 
-def looks_folders() -> tuple[Path, ...]:
-    """Return where the user's looks are looked for: `looks` of the project, or of this folder."""
-    return ((root() or Path.cwd()) / "looks",)
+def looks_folders(params: Path | None = None) -> tuple[Path, ...]:
+    """Return where the user's looks are looked for: `looks` beside `params`, then of the project or of this folder."""
+    folders = [params.parent if params else None, root() or Path.cwd()]
+    return tuple(dict.fromkeys(folder.absolute() / "looks" for folder in folders if folder))

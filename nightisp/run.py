@@ -17,7 +17,7 @@ from nightisp import params as parameters
 from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.pipeline import NAMES, PIPELINE, index
-from nightisp.project import looks_folders, params_file, store_folder, weights_folders
+from nightisp.project import store_folder, weights_folders
 from nightisp.publish import check_writable
 from nightisp.retry import retried
 from nightisp.sources import Source
@@ -90,8 +90,7 @@ def _engine(store: Path, weights: tuple[Path, ...], device: str) -> Engine:
 
 def read_tree(options: Options) -> parameters.Tree:
     """Read and check the parameters of a run."""
-    look = looks.read(options.look, looks_folders()).tree if options.look else None
-    return parameters.load(params_file(options.params), options.settings, look)
+    return looks.read_params(options.params, options.look, options.settings)
 
 
 def check_networks(engine: Engine, tree: parameters.Tree, until: str, device: str) -> None:

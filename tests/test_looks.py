@@ -85,6 +85,37 @@ def test_a_look_reruns_what_it_changes_and_a_sidecar_comes_before_it(nightisp: T
     assert "Did you mean soft" in nightisp("flow", "run", "--look", "sofd", status=2).err
 
 
+def test_looks_beside_the_params_file_come_first(nightisp: Terminal, tmp_path: Path) -> None:
+    write(tmp_path / "looks", "street", "tone: {gamma: 2.1}\n")
+    params = tmp_path / "night" / "mine.yaml"
+    params.parent.mkdir()
+    params.write_text("tone: {exposure_ev: 1}\n")
+    write(tmp_path / "night" / "looks", "street", "tone: {gamma: 2.4}\n")
+    shown = nightisp("params", "show", "--params", params, "--look", "street", "--changed").out
+    assert shown.split() == ["tone:", "exposure_ev:", "1.0", "gamma:", "2.4"]
+    assert "gamma: 2.1" in nightisp("params", "show", "--look", "street", "--changed").out
+    assert "tone.gamma=2.4" in nightisp("params", "looks", "--params", params).out
+
+
+def test_a_look_that_does_not_go_with_the_params_is_named(nightisp: Terminal, tmp_path: Path) -> None:
+    """Each is good for itself: the params ask for 16 bits, the look for a JPEG."""
+    (tmp_path / "mine.yaml").write_text("export: {format: png, bit_depth: 16}\n")
+    write(tmp_path / "looks", "small", "export: {format: jpeg}\n")
+    said = nightisp("params", "check", "--params", "mine.yaml", "--look", "small", status=2).err
+    assert "small.yaml: export: jpeg holds 8 bits" in said
+    nightisp("params", "check", "--look", "small", "--set", "export.bit_depth=8")
+
+
+def test_a_dry_run_and_a_folder_that_is_watched_take_a_look(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "one.dng", 1)
+    write(tmp_path / "looks", "soft", "tone: {gamma: 3.5}\n")
+    render(nightisp)
+    told = json.loads(nightisp("flow", "run", "--look", "soft", "--dry-run", "--json").out)["stages"]
+    assert [row["stage"] for row in told if row["would"] == "compute"] == list(NAMES[NAMES.index("tone") :])
+    assert next(row["why"] for row in told if row["stage"] == "tone") == "tone.gamma: 3.2 -> 3.5"
+    assert "Did you mean soft" in nightisp("flow", "watch", "data", "--look", "sofd", status=2).err
+
+
 def test_looks_are_listed(nightisp: Terminal, tmp_path: Path) -> None:
     write(tmp_path / "looks", "mine", "description: For tests.\ntone: {gamma: 2.3}\ncolor:\n")
     lines = nightisp("params", "looks").out.splitlines()

@@ -77,11 +77,8 @@ def open_library(weights: Path | None) -> Library:
 def read_params(params: Path | None, settings: Sequence[str] | None, look: str | None = None) -> Tree:
     """Read and check the parameters."""
     from nightisp import looks
-    from nightisp.params import load
-    from nightisp.project import looks_folders, params_file
 
-    chosen = looks.read(look, looks_folders()).tree if look else None
-    return load(params_file(params), settings or (), chosen)
+    return looks.read_params(params, look, settings or ())
 
 
 def memory_budget(given: str | None) -> int:

@@ -44,15 +44,19 @@ def check(params: ParamsOption = None, look: LookOption = None, settings: SetOpt
 
 
 @app.command("looks")
-def looks_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False) -> None:
-    """List the looks, shipped ones and those in looks/ of the project: what for, and what they change."""
+def looks_(
+    params: ParamsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """List the looks, shipped ones and those in looks/ beside params.yaml: what for, and what they change."""
     import json
 
     from nightisp import looks
     from nightisp.project import looks_folders
 
-    for name in looks.paths(looks_folders()):
-        look = looks.read(name, looks_folders())
+    folders = looks_folders(params)
+    for name in looks.paths(folders):
+        look = looks.read(name, folders)
         if as_json:
             facts = {"look": name, "path": str(look.path), "description": look.description, "params": look.tree}
             typer.echo(json.dumps(facts, ensure_ascii=False))

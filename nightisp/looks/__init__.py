@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nightisp.errors import ParamsError
-from nightisp.params import Tree, read_yaml, validate
+from nightisp.params import Tree, load, read_yaml, validate
 from nightisp.pipeline import nearest
+from nightisp.project import looks_folders, params_file
 
 SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"\w[\w -]*")
@@ -54,7 +55,7 @@ def read(name: str, folders: Sequence[Path]) -> Look:
     if not _NAME.fullmatch(name) or name not in known:
         raise ParamsError(
             f"--look {name}: no such look; there are {', '.join(known)}{nearest(name, tuple(known))} "
-            "(your own: looks/NAME.yaml in the project)"
+            "(your own: looks/NAME.yaml in the project, or beside the file of --params)"
         )
     path = known[name]
     tree: dict[str, Any] = dict(read_yaml(path))
@@ -63,3 +64,26 @@ def read(name: str, folders: Sequence[Path]) -> Look:
         raise ParamsError(f"{path}: description: {description!r}; expected a line of text")
     validate(tree, str(path))
     return Look(name, path, description, tree)
+
+
+def read_params(params: Path | None, look: str | None, settings: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Return the checked parameters of a run: params file, look and `--set`, each laid over the one before.
+
+    A frame's sidecar is laid over all of them, by `nightisp.params.for_frame`.
+
+    Parameters
+    ----------
+    params
+        As given with `--params`; None: that of the project, or the defaults.
+    look
+        Name of a look, or None.
+    settings
+        `STAGE.NAME=VALUE`.
+
+    Raises
+    ------
+    ParamsError
+        If one of them sets what there is not, or what does not go with what lies under it; the message names it.
+    """
+    chosen = read(look, looks_folders(params)) if look else None
+    return load(params_file(params), settings, chosen.tree if chosen else None, str(chosen.path) if chosen else "look")
