@@ -7,7 +7,7 @@ import fnmatch
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from nightisp import sources
 from nightisp.engine import Did, Engine, Outcome, Plan
 from nightisp.errors import NightispError, RawFileNotFoundError
 from nightisp.image import Shot
+from nightisp.naming import Naming, give_names
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES, PIPELINE, index
 
@@ -64,11 +65,17 @@ def prepare(
     exclude: Sequence[Path] = (),
     frames: str = "*",
     until: str = NAMES[-1],
+    naming: Naming | None = None,
 ) -> Batch:
     """Find the pictures, look into each, and plan those that can be developed up to a stage.
 
     Every file is opened, and decoded too unless the store holds its mosaic, so that all that cannot be taken is
     named before the first pixel is computed.
+
+    Parameters
+    ----------
+    naming
+        How pictures are called; None: as their frames.
 
     Raises
     ------
@@ -85,8 +92,8 @@ def prepare(
         return not engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name])
 
     looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
-    plans, refused, photosites = (
-        [],
+    planned, refused, photosites = (
+        list[tuple[Plan, Shot]](),
         [FrameResult(names[r.path], r.path, "failed", error=named(r.path, r.error)) for r in refusals],
         {},
     )
@@ -99,9 +106,12 @@ def prepare(
         except NightispError as error:
             refused.append(FrameResult(source.frame, source.path, "failed", error=named(source.path, error)))
         else:
-            plans.append(plan)
+            planned.append((plan, shot))
             photosites[source.frame] = summary.height * summary.width
-    return Batch(tuple(plans), tuple(refused), photosites)
+    naming = naming or Naming()
+    named_sources = give_names((plan.source, naming.name(plan.source.frame, shot)) for plan, shot in planned)
+    plans = tuple(replace(plan, source=source) for (plan, _), source in zip(planned, named_sources, strict=True))
+    return Batch(plans, tuple(refused), photosites)
 
 
 def _shot_in_store(engine: Engine, plan: Plan) -> Shot:

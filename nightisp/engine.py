@@ -184,8 +184,11 @@ class Engine:
                 def is_ours(path: Path, state: Mapping[str, Any] = state) -> bool:
                     return _is_intact(path, state)
 
+                name = source.picture or source.frame
                 with self._guard:
-                    path = claim(output, source.frame, state["suffix"], source.path, source.digest, is_ours)
+                    path = claim(
+                        output, name, state["suffix"], source.path, source.digest, is_ours, yields=source.yields
+                    )
                 if not _is_intact(path, state):
                     publish(self.store.read(last.name, entry.key, last.gives).content, path)
             except (ArtifactDamagedError, ArtifactNotFoundError):

@@ -14,8 +14,8 @@ from nightisp.errors import OutputError, is_transient
 
 LONGEST_NAME = 255  # bytes of a file name, on the file systems in use
 
-# What no file name holds on Linux, macOS or Windows: separators, wildcards, control characters, lone surrogates.
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+"""What no file name holds on Linux, macOS or Windows: separators, wildcards, control characters, lone surrogates."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 _REMEDIES = {
@@ -45,7 +45,7 @@ def target(output: Path, frame: str, suffix: str) -> Path:
     '_IMG_8210-74875719.jpg'
     """
     room = LONGEST_NAME - len(suffix.encode())
-    safe = _FORBIDDEN.sub("_", frame).lstrip(".")
+    safe = FORBIDDEN.sub("_", frame).lstrip(".")
     reserved = _RESERVED.fullmatch(frame) is not None
     if safe != frame or not safe or reserved or len(safe.encode()) > room:
         digest = hashlib.sha256(frame.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -54,7 +54,16 @@ def target(output: Path, frame: str, suffix: str) -> Path:
     return output / f"{safe}{suffix}"
 
 
-def claim(output: Path, frame: str, suffix: str, raw: Path, digest: str, is_ours: Callable[[Path], bool]) -> Path:
+def claim(
+    output: Path,
+    frame: str,
+    suffix: str,
+    raw: Path,
+    digest: str,
+    is_ours: Callable[[Path], bool],
+    *,
+    yields: bool = False,
+) -> Path:
     """Return where the picture of a frame goes, never in the place of a file that is not that frame's.
 
     Who owns a picture stands in `.nightisp/<name>.sha256` beside it: the digest of its raw, and the way to it. A raw
@@ -68,6 +77,8 @@ def claim(output: Path, frame: str, suffix: str, raw: Path, digest: str, is_ours
         The raw file, and the digest of its content.
     is_ours
         Tells whether a file that nobody owns is the very picture, so that it may be taken over.
+    yields
+        Whether a name that nobody has yet is left to another raw that wants it too.
 
     Raises
     ------
@@ -81,7 +92,8 @@ def claim(output: Path, frame: str, suffix: str, raw: Path, digest: str, is_ours
         try:
             text = mark.read_text("utf-8", "surrogateescape") if mark.exists() else ""
             owner = text.split("\n") if text else []  # empty: cut off while it was written
-            free = not owner and (not os.path.lexists(path) or is_ours(path))
+            left = yields and name == frame
+            free = not owner and (is_ours(path) if os.path.lexists(path) else not left)
             if free or digest in owner[:1] or way in owner[1:]:
                 if owner != [digest, way]:
                     mark.parent.mkdir(parents=True, exist_ok=True)

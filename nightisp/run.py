@@ -16,6 +16,7 @@ from nightisp import looks, sources
 from nightisp import params as parameters
 from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
+from nightisp.naming import FRAME, Naming
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.project import store_folder, weights_folders
 from nightisp.publish import check_writable
@@ -36,6 +37,7 @@ class Options(BaseModel):
     params: Path | None = Field(None, description="params file; by default that of the project, or the defaults")
     look: str | None = Field(None, description="name of a look, laid over the params file")
     settings: tuple[str, ...] = Field((), description="STAGE.NAME=VALUE, laid over all of these")
+    name: str = Field(FRAME, description="name of each picture, with fields in braces")
     frames: str = Field("*", description="pattern of frame names")
     until: str = Field(NAMES[-1], description="last stage to run")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -104,7 +106,7 @@ def check_networks(engine: Engine, tree: parameters.Tree, until: str, device: st
 
 
 def check(options: Options) -> tuple[Engine, parameters.Tree]:
-    """Check all that costs next to nothing: stage, parameters, weights, device, and that there is any input.
+    """Check all that costs next to nothing: stage, names, parameters, weights, device, and that there is any input.
 
     Raises
     ------
@@ -117,8 +119,9 @@ def check(options: Options) -> tuple[Engine, parameters.Tree]:
 
 
 def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
-    """Check stage, parameters, weights and device, as `check` does, before there need be any input."""
+    """Check stage, names, parameters, weights and device, as `check` does, before there need be any input."""
     index(options.until)
+    Naming(options.name)
     tree = read_tree(options)
     engine = open_engine(options.store, options.weights, options.device)
     check_networks(engine, tree, options.until, options.device)
@@ -136,6 +139,7 @@ def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
         exclude=[options.output, engine.store.folder],
         frames=options.frames,
         until=options.until,
+        naming=Naming(options.name, options.look),
     )
     return engine, tree, batch
 

@@ -38,12 +38,18 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A raw that can be developed: its frame's name, its content, and the parameters that its sidecar sets."""
+    """A raw that can be developed: its frame's name, its content, and the parameters that its sidecar sets.
+
+    `picture` is the name of its picture without suffix, '' for the frame's; if it `yields`, another raw of the run
+    comes first where that name is free (`nightisp.naming`).
+    """
 
     frame: str
     path: Path
     digest: str
     overrides: dict[str, Any] = field(default_factory=dict)
+    picture: str = ""
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,14 @@ LookOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.NAME=VALUE", help="Override one parameter; repeatable.")
 ]
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        metavar="TEMPLATE",
+        help="Name of each picture, of {frame}, {look}, {camera}, {lens}, {date}, {time}, {iso}.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N: where networks run.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Pictures at once. [default: cores]")]
 MemoryOption = Annotated[

@@ -14,6 +14,7 @@ from nightisp.cli.common import (
     EngineName,
     LookOption,
     MemoryOption,
+    NameOption,
     ParamsOption,
     SetOption,
     StoreOption,
@@ -40,6 +41,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder of the finished pictures. [default: output/]")
     ] = None,
+    name: NameOption = "{frame}",
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
@@ -71,6 +73,7 @@ def run(
         weights=weights,
         params=params,
         look=look,
+        name=name,
         settings=(*(DRAFT if draft else ()), *(settings or ())),
         frames=frames,
         until=until,
@@ -121,11 +124,16 @@ def _tell(options: Options, as_json: bool) -> None:
         for plan in batch.plans
         for stage, todo, why in explain(engine, plan, options.until)
     ]
+    pictures = {plan.source.frame: plan.source.picture for plan in batch.plans}
     if as_json:
-        typer.echo(json.dumps({"stages": rows, "refused": [r.error for r in batch.refused]}, ensure_ascii=False))
+        told = {"stages": rows, "pictures": pictures, "refused": [r.error for r in batch.refused]}
+        typer.echo(json.dumps(told, ensure_ascii=False))
     else:
         for row in rows:
             typer.echo(f"{row['frame'][:24]:<24} {row['stage']:<17} {row['would']:<8} {row['why']}")
+        for frame, picture in pictures.items():
+            if picture != frame:
+                typer.echo(f"{frame[:24]:<24} is to be called  {picture}")
         for refused in batch.refused:
             typer.echo(f"refused: {refused.error}", err=True)
     if batch.refused:

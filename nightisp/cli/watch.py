@@ -13,6 +13,7 @@ from nightisp.cli.common import (
     EngineName,
     LookOption,
     MemoryOption,
+    NameOption,
     ParamsOption,
     SetOption,
     StoreOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 def watch(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Where raws arrive.")],
     output: Annotated[Path, typer.Option("--output", help="Folder of the finished pictures.")] = Path("output"),
+    name: NameOption = "{frame}",
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
@@ -70,6 +72,7 @@ def watch(
         weights=weights,
         params=params,
         look=look,
+        name=name,
         settings=tuple(settings or ()),
         device=device,
         workers=workers,
