@@ -16,6 +16,7 @@ from nightisp.image import DisplayImage, Mosaic, Shot, Window
 from nightisp.metrics import angular_error, psnr, psnr_y
 from nightisp.models.weights import Compute, Library
 from nightisp.noise import add_noise
+from nightisp.pipeline import PIPELINE
 from nightisp.raw import INGEST, RawFile
 from nightisp.stages.denoise import DenoiseParams, denoise
 from nightisp.stages.refine import RefineParams, refine
@@ -34,7 +35,7 @@ MOST_BYTES = 40_000_000
 
 
 def test_all_are_whole() -> None:
-    assert {"denoise_unet", "fc4", "mwispnet", "hat"} <= set(NAMES)
+    assert {name for stage in PIPELINE for name in stage.weights(stage.params())} <= set(NAMES)
     assert set(LIBRARY.verify().values()) == {""}
     assert sum(path.stat().st_size for path in (ROOT / "weights").iterdir()) < MOST_BYTES
 
@@ -136,6 +137,8 @@ def test_bfloat16_is_as_good_as_float32(result: Callable[[str], np.ndarray]) -> 
     [
         ("denoise", "denoise_unet", ("night", "photos")),
         ("white_balance", "fc4", ("night", "photos")),
+        ("white_balance", "fc4_2", ("night", "photos")),
+        ("white_balance", "fc4_3", ("night", "photos")),
         ("refine", "mwispnet", ("night", "photos")),
         ("super_resolution", "hat", ("night", "photos")),
     ],
