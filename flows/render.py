@@ -24,7 +24,7 @@ from prefect.utilities.annotations import quote
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
-from nightisp.params import DRAFT, Tree
+from nightisp.params import DRAFT, Tree, as_settings
 from nightisp.run import Job, Observer, Options, Report, execute
 from nightisp.summary import as_markdown, computed
 from tasks import stage_task
@@ -147,6 +147,7 @@ def _table(report: Report) -> list[dict[str, Any]]:
             "seconds": round(sum(result.seconds.values()), 2),
             "computed": computed(result) or "nothing",
             "file": str(result.output or ""),
+            "sidecar": " ".join(as_settings(result.own)),
             "error": result.error or "",
         }
         for result in report.frames

@@ -45,6 +45,7 @@ class FrameResult:
     stage: str | None = None
     stages: dict[str, Did] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    own: Tree = field(default_factory=dict)  # what its sidecar sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def render_frame(
     tell: Callable[[str, str], None],
 ) -> FrameResult:
     """Take one picture through all it needs up to `until`; what goes wrong is its own outcome, nobody else's."""
-    result = FrameResult(plan.source.frame, plan.source.path)
+    result = FrameResult(plan.source.frame, plan.source.path, own=plan.own)
     _render(engine, plan, until, run, stop, tell, result)
     try:
         engine.settle(plan)  # in any case, or what failed would stay in memory

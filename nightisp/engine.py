@@ -38,11 +38,15 @@ Did = Literal["computed", "cached", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one frame needs: the parameters of every stage, and the keys of those planned. Knows no pixel."""
+    """What one frame needs: parameters and keys of the stages planned. Knows no pixel.
+
+    `own` is what its sidecar sets of the parameters: stage -> parameter -> value.
+    """
 
     source: Source
     params: Mapping[str, Params]
     keys: Mapping[str, str]
+    own: parameters.Tree = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,12 @@ class Engine:
         WeightsNotFoundError
             If a chosen network has no weights.
         """
-        chosen = parameters.for_frame(tree, source.overrides, f"sidecar of {source.path.name}")
+        chosen = parameters.for_frame(tree, source.overrides, str(source.tells), until)
         keys: dict[str, str] = {}
         upstream = source.digest
         for stage in PIPELINE[: index(until) + 1]:
             upstream = keys[stage.name] = stage_key(stage, chosen[stage.name], self.library, upstream)
-        return Plan(source, chosen, keys)
+        return Plan(source, chosen, keys, {stage: values for stage, values in source.overrides.items() if values})
 
     def status(self, plan: Plan, until: str = NAMES[-1]) -> dict[str, Literal["compute", "cached", "skipped"]]:
         """Tell for each stage up to `until` what is to be done.
@@ -263,6 +267,7 @@ class Engine:
             "frame": plan.source.frame,
             "source": {"name": plan.source.path.name, "sha256": plan.source.digest},
             "params": parameters.canonical(chosen),
+            **({"sidecar": {"name": plan.source.sidecar, "params": own}} if (own := plan.own.get(stage.name)) else {}),
             "code": code.digest(stage.module),
             "weights": {name: self.library.digest(name) for name in stage.weights(chosen)},
             "upstream": [plan.keys[PIPELINE[place - 1].name] if place else plan.source.digest],

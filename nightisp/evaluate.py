@@ -17,6 +17,7 @@ from nightisp.errors import ImageShapeError, RawFileNotFoundError
 from nightisp.image import DisplayImage, Mosaic, Samples
 from nightisp.metrics import angular_error, angular_summary, ciede2000, psnr, ssim
 from nightisp.orientation import orient
+from nightisp.params import Tree
 from nightisp.picture_files import decode_picture
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.references import SUFFIXES, Truth, read_truth
@@ -30,12 +31,16 @@ _SECONDS = "seconds"
 
 @dataclass
 class FrameScore:
-    """What was measured of one frame: `stages` has a row of numbers for each, `export` being the finished picture."""
+    """What was measured of one frame: `stages` has a row of numbers for each, `export` being the finished picture.
+
+    `own` is what its sidecar sets.
+    """
 
     frame: str
     source: Path
     reference: Path | None = None
     error: str | None = None
+    own: Tree = field(default_factory=dict)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -108,7 +113,7 @@ def evaluate(options: Options, references: Path, observer: Observer, stop: Stop)
 
     def one_frame(plan: Plan) -> FrameResult:
         source = plan.source
-        score = scores[source.path] = FrameScore(source.frame, source.path)
+        score = scores[source.path] = FrameScore(source.frame, source.path, own=plan.own)
         try:
             truth = read_truth(references, source.path.stem)  # before an hour is spent on a raw without
             score.reference = truth.reference
@@ -219,6 +224,7 @@ def as_json(evaluation: Evaluation, options: Options) -> dict[str, Any]:
                 "source": str(score.source),
                 "reference": str(score.reference) if score.reference else None,
                 "error": score.error,
+                "sidecar": score.own,
                 "stages": {stage: _rounded(numbers) for stage, numbers in score.stages.items()},
             }
             for score in evaluation.frames

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightisp import looks, sources
+from nightisp import looks, sidecar
 from nightisp import params as parameters
 from nightisp.errors import RawFileNotFoundError
 from nightisp.image import Image
@@ -85,7 +85,8 @@ def steps(
         raise RawFileNotFoundError(f"{path}: no such file; check its name")
     over = looks.read(look, looks_folders()).tree if look else {}
     tree = parameters.load(params_file(), (), parameters.merge(over, sections))
-    chosen = parameters.for_frame(tree, sources.overrides(path), f"sidecar of {path.name}")
+    beside = sidecar.read(path)
+    chosen = parameters.for_frame(tree, beside.tree if beside else {}, str(beside.path if beside else path), until)
     networks = Compute(Library(weights_folders(weights)), device)
     image: Any = RawFile(path)
     for stage in PIPELINE[: min(index(until), index(_LAST)) + 1]:

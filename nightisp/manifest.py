@@ -24,6 +24,7 @@ class Line:
     source: str
     digest: str = ""
     photosites: int = 0
+    sidecar: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
     error: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from nightisp.stage import Params
 
 DRAFT = ("denoise.method=bin", "refine.binned=true", "super_resolution.method=none")
 """Settings of a draft: a quarter of the size, without the networks that take the time."""
+
+_SHORT = reprlib.Repr()  # what is wrong may be long, or nested without end
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
+
+_DEEPEST = 6  # stage, parameter, a list of lists, and some more
 
 Tree = Mapping[str, Any]
 StageParams = Mapping[str, Params]
@@ -27,20 +33,62 @@ def read_yaml(path: Path) -> dict[str, Any]:
     ParamsError
         If the file is missing, unreadable, no YAML, or no mapping.
     """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; leave out --params to use the defaults") from None
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8
+        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path, *, ours: bool = True) -> dict[str, Any]:
+    """Turn a YAML mapping into values with the safe loader; nothing at all counts as an empty one.
+
+    Parameters
+    ----------
+    path
+        What a message names as the place of the fault.
+    ours
+        Whether the file is the user's own. One that may come from anyone has no part repeated by `*name`, a few lines
+        of which write out to gigabytes, and is nested as deeply as parameters are, for depth costs its square in time.
+
+    Raises
+    ------
+    ParamsError
+        If it is no YAML, or no mapping.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; leave out --params to use the defaults") from None
-    except (OSError, ValueError, YAMLError) as error:  # ValueError: no UTF-8, or a date that there is not
+        if not ours:
+            _check_events(YAML(typ="safe", pure=True).parse(text), path)
+        tree = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ParamsError(f"{path}: is nested too deeply; expected stages with their parameters") from None
+    except ParamsError:
+        raise
+    except (ValueError, YAMLError) as error:  # ValueError: a date that there is not, a number of too many digits
         raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ParamsError(f"{path}: holds a {type(tree).__name__}; expected stages with their parameters")
     return tree
+
+
+def _check_events(events: Iterable[Any], path: Path) -> None:
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ParamsError(f"{path}: is nested too deeply; expected stages with their parameters")
+        if isinstance(event, AliasEvent):
+            line = event.start_mark.line + 1
+            raise ParamsError(f"{path}: line {line}: *{event.anchor} repeats another part; write it out")
 
 
 def parse_sets(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -81,7 +129,7 @@ def merge(*trees: Tree) -> dict[str, dict[str, Any]]:
     return merged
 
 
-def validate(tree: Tree, origin: str) -> dict[str, Params]:
+def validate(tree: Tree, origin: str, until: str = NAMES[-1]) -> dict[str, Params]:
     """Check every section and give each stage its parameters, defaults filled in.
 
     Parameters
@@ -90,6 +138,8 @@ def validate(tree: Tree, origin: str) -> dict[str, Params]:
         Stage name -> parameter name -> value.
     origin
         What a message should name as the place of the fault: a file, or `--set`.
+    until
+        The last stage whose parameters are checked and given; those of later ones may still change.
 
     Raises
     ------
@@ -101,10 +151,10 @@ def validate(tree: Tree, origin: str) -> dict[str, Params]:
             known = f"{origin}: {section}: no such stage; the stages are {', '.join(NAMES)}"
             raise ParamsError(known + nearest(str(section), NAMES))
     checked: dict[str, Params] = {}
-    for stage in PIPELINE:
+    for stage in PIPELINE[: index(until) + 1]:
         values = tree.get(stage.name)
         if values is not None and not isinstance(values, Mapping):
-            raise ParamsError(f"{origin}: {stage.name}: {values!r} stands where its parameters are expected")
+            raise ParamsError(f"{origin}: {stage.name}: {_SHORT.repr(values)} stands where its parameters are expected")
         try:
             checked[stage.name] = stage.params.model_validate(dict(values or {}))
         except ValidationError as error:
@@ -123,7 +173,7 @@ def _explain(origin: str, stage: str, model: type[Params], error: Any) -> str:
         return f"{origin}: {where}: no such parameter; {has}{nearest(name, names)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return (
-        f"{origin}: {where}: {error['input']!r}: {message[:1].lower()}{message[1:]}"
+        f"{origin}: {where}: {_SHORT.repr(error['input'])}: {message[:1].lower()}{message[1:]}"
         if error["loc"]
         else (f"{origin}: {stage}: {message}")
     )
@@ -147,9 +197,9 @@ def load(
     return merged
 
 
-def for_frame(tree: Tree, overrides: Tree, origin: str) -> dict[str, Params]:
-    """Return the parameters of one frame: its sidecar's values over everybody's."""
-    return validate(merge(tree, overrides), origin)
+def for_frame(tree: Tree, overrides: Tree, origin: str, until: str = NAMES[-1]) -> dict[str, Params]:
+    """Return the parameters of one frame, up to a stage: its sidecar's values over everybody's."""
+    return validate(merge(tree, overrides), origin, until)
 
 
 def canonical(params: Params) -> dict[str, Any]:
@@ -162,8 +212,6 @@ def defaults() -> dict[str, dict[str, Any]]:
     return {stage.name: canonical(stage.params()) for stage in PIPELINE}
 
 
-def changed(tree: Tree, stage: str) -> list[str]:
-    """Return `name: value` of what differs from the default, for people."""
-    stage_params = PIPELINE[index(stage)].params
-    given, default = canonical(stage_params.model_validate(tree.get(stage, {}))), canonical(stage_params())
-    return [f"{name}: {value}" for name, value in given.items() if value != default[name]]
+def as_settings(tree: Tree) -> list[str]:
+    """Return what a tree sets as `--set` takes it: `tone.gamma=2.8`, for people."""
+    return [f"{stage}.{name}={value}" for stage, values in tree.items() for name, value in (values or {}).items()]

@@ -216,6 +216,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "outcome": f.outcome,
                 "output": str(f.output) if f.output else None,
                 "error": f.error,
+                "sidecar": f.own,
                 "stages": f.stages,
                 "seconds": f.seconds,
             }

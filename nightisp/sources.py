@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nightisp import sidecar
 from nightisp.challenge import json_beside
 from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
-from nightisp.params import read_yaml
 from nightisp.publish import is_published
 from nightisp.raw import RawSummary, inspect
 from nightisp.refusals import readable
@@ -30,7 +30,6 @@ UNDECODABLE_SUFFIXES = frozenset({".gpr", ".x3f", ".crm", ".r3d", ".braw", ".nra
 
 _PNG = ".png"
 _CANDIDATES = RAW_SUFFIXES | UNDECODABLE_SUFFIXES | {_PNG}
-_SIDECAR = ".nightisp.yaml"
 _SHORT = 8
 # Decoding takes memory: a 50-megapixel raw some 200 MB.
 _THREADS = 4
@@ -38,8 +37,9 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A raw that can be developed: its frame's name, its content, and the parameters that its sidecar sets.
+    """A raw that can be developed: its frame's name, its content, and the parameters that its `sidecar` sets.
 
+    The sidecar is named as it lies beside the raw, '' if there is none.
     `picture` is the name of its picture without suffix, '' for the frame's; if it `yields`, another raw of the run
     comes first where that name is free (`nightisp.naming`).
     """
@@ -50,6 +50,12 @@ class Source:
     overrides: dict[str, Any] = field(default_factory=dict)
     picture: str = ""
     yields: bool = False
+    sidecar: str = ""
+
+    @property
+    def tells(self) -> Path:
+        """Return the file that a fault of the parameters is to be looked for in: the sidecar, or the raw."""
+        return self.path.with_name(self.sidecar) if self.sidecar else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,27 +166,6 @@ def _short_digest(path: Path) -> str:
         return "unread"
 
 
-def overrides(path: Path) -> dict[str, Any]:
-    """Return what a raw's sidecar sets, {} if it has none; the values are not checked here.
-
-    The sidecar is `photo.dng.nightisp.yaml`, or `photo.nightisp.yaml` for every raw of this stem.
-
-    Raises
-    ------
-    ParamsError
-        If the sidecar is no YAML of stages and parameters.
-    """
-    for sidecar in sidecars(path):
-        if sidecar.is_file():
-            return read_yaml(sidecar)
-    return {}
-
-
-def sidecars(path: Path) -> tuple[Path, Path]:
-    """Return where a raw's sidecar may lie, the one that counts first."""
-    return path.with_name(path.name + _SIDECAR), path.with_name(path.stem + _SIDECAR)
-
-
 def preflight(
     names: Mapping[Path, str], decode: Callable[[Source], bool]
 ) -> tuple[list[tuple[Source, RawSummary]], list[Refusal]]:
@@ -201,7 +186,12 @@ def preflight(
 
     def look_at(path: Path) -> tuple[Source, RawSummary] | NightispError:
         try:
-            source = Source(names[path], path, digest(path), overrides(path))
+            beside = sidecar.read(path)
+            source = (
+                Source(names[path], path, digest(path), beside.tree, sidecar=beside.path.name)
+                if beside
+                else Source(names[path], path, digest(path))
+            )
             return source, inspect(path, decode=decode(source))
         except NightispError as error:
             return error

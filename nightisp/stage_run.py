@@ -93,7 +93,7 @@ def _resume(
             lines[(line.frame, str(source))] = line
             continue
         try:
-            plan = engine.plan(Source(line.frame, source, line.digest, line.overrides), tree, name)
+            plan = engine.plan(_source(line, source), tree, name)
         except NightispError as error:  # its sidecar asks for what is not there: costs this frame, not the others
             lines[(line.frame, str(source))] = replace(line, key=None, error=named(source, error), stage=name)
             continue
@@ -109,8 +109,13 @@ def _line(root: Path, plan: Plan, batch: Batch) -> Line:
         _relative(root, source.path),
         digest=source.digest,
         photosites=batch.photosites[source.frame],
+        sidecar=source.sidecar,
         overrides=source.overrides,
     )
+
+
+def _source(line: Line, path: Path) -> Source:
+    return Source(line.frame, path, line.digest, line.overrides, sidecar=line.sidecar)
 
 
 def _failed(root: Path, result: FrameResult) -> Line:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nightisp.batch import FrameResult
+from nightisp.params import as_settings
 from nightisp.run import Report
 
 PREVIEWS = 24
@@ -41,6 +42,10 @@ def as_markdown(report: Report) -> str:
     parts.append(_table(("picture", "outcome", "seconds", "computed", "file"), rows))
     if len(report.frames) > _ROWS:
         parts.append(f"{len(report.frames) - _ROWS} more are left out.")
+    own = [(f.frame, " ".join(as_settings(f.own))) for f in report.frames[:_ROWS] if f.own]
+    if own:
+        parts.append("Parameters of their own, from sidecars:")
+        parts.append(_table(("picture", "parameters"), own))
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nightisp import sources
+from nightisp import sidecar, sources
 from nightisp.challenge import json_beside
 from nightisp.errors import RawFileError, RawFileNotFoundError
 
@@ -75,10 +76,11 @@ def _look(path: Path) -> Look | None:
     """Return what a raw is like now; None if it is gone, empty, or a PNG whose JSON has not arrived."""
     try:
         beside = [json_beside(path)] if path.suffix.lower() == ".png" else []
-        beside += [sidecar for sidecar in sources.sidecars(path) if sidecar.is_file()]
         found = [(each.name, each.stat()) for each in (path, *beside)]
+        complete = all(at.st_size for _, at in found)
+        found += [(each.name, each.lstat()) for each in sidecar.paths(path) if os.path.lexists(each)]
     except (OSError, RawFileError):
         return None
-    if not all(at.st_size for _, at in found):
+    if not complete:
         return None
     return tuple((name, at.st_size, at.st_mtime_ns, at.st_ino) for name, at in found)

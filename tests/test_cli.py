@@ -32,7 +32,7 @@ def test_json_is_one_object_of_the_stated_form(nightisp: Terminal, tmp_path: Pat
     assert report["peak_rss_bytes"] > 10**7
     assert [f["outcome"] for f in report["frames"]] == ["rendered", "rendered", "failed"]
     for frame in report["frames"]:
-        assert set(frame) == {"frame", "source", "outcome", "output", "error", "stages", "seconds"}
+        assert set(frame) == {"frame", "source", "outcome", "output", "error", "sidecar", "stages", "seconds"}
     good, _, bad = report["frames"]
     assert good["stages"] == dict.fromkeys(NAMES, "computed")
     assert set(good["seconds"]) == set(NAMES)
@@ -292,7 +292,7 @@ def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatc
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("nightisp.params.load", fail)
+    monkeypatch.setattr("nightisp.looks.load", fail)
     done = nightisp("params", "check", status=1)
     assert done.err.startswith("error: a fault of nightisp: ZeroDivisionError: by zero")
     assert len(done.err.splitlines()) == 1
@@ -326,7 +326,7 @@ def test_an_interrupt_is_status_130(nightisp: Terminal, monkeypatch: pytest.Monk
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nightisp.params.load", interrupt)
+    monkeypatch.setattr("nightisp.looks.load", interrupt)
     assert nightisp("params", "check", status=130).out == ""
 
 

@@ -92,6 +92,18 @@ def test_dvc_and_the_flow_share_one_store(project: Path) -> None:
     assert set(repro(project)) <= {"export"}  # whose output persists, so that DVC runs it to check
     assert artifacts(project) == before
 
+    # a sidecar beside a raw reruns what it names, of that raw alone
+    sidecar = project / "data" / "frame0.nightisp.yaml"
+    sidecar.write_text("super_resolution: {method: lanczos}\n")
+    assert repro(project) == list(NAMES)  # which frames there are, and their sidecars, stand in the first manifest
+    last = NAMES[-2:]
+    assert artifacts(project) == {name: count + (name in last) for name, count in before.items()}
+    before = artifacts(project)
+    assert {did for stages in flow(project).values() for did in stages.values()} == {"cached"}
+    sidecar.unlink()
+    repro(project)
+    assert artifacts(project) == before
+
     # one more raw: that raw alone
     write_frames(project / "data", 1, first=2)
     repro(project)

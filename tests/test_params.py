@@ -155,11 +155,6 @@ def test_a_sidecar_changes_what_it_names() -> None:
         params.for_frame(everybody, {"tone": {"exposure": 1}}, "a.yaml")
 
 
-def test_changed_is_for_people() -> None:
-    assert params.changed({"tone": {"gamma": 2, "exposure_ev": 0}}, "tone") == ["gamma: 2.0"]
-    assert params.changed({}, "tone") == []
-
-
 def test_params_yaml_holds_every_default() -> None:
     """As a project has it: the sections are the stages, in order, and nothing differs from the models."""
     tree = params.read_yaml(REPOSITORY / "params.yaml")

@@ -18,7 +18,6 @@ from nightisp.sources import (
     digest,
     find,
     name_frames,
-    overrides,
     preflight,
 )
 
@@ -162,25 +161,6 @@ def test_what_cannot_be_read_has_a_name_too(tmp_path: Path) -> None:
     }
 
 
-# Sidecars
-
-
-def test_sidecar_of_the_stem_and_of_the_file(tmp_path: Path) -> None:
-    raw = tmp_path / "a.dng"
-    assert overrides(raw) == {}
-    (tmp_path / "a.nightisp.yaml").write_text("tone:\n  exposure_ev: 1.5\n")
-    assert overrides(raw) == {"tone": {"exposure_ev": 1.5}}
-    (tmp_path / "a.dng.nightisp.yaml").write_text("")
-    assert overrides(raw) == {}
-
-
-@pytest.mark.parametrize("text", ["tone: [", "- tone", "!!python/object:os.system {}"])
-def test_sidecar_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.nightisp.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=r"a\.nightisp\.yaml"):
-        overrides(tmp_path / "a.dng")
-
-
 # Preflight
 
 
@@ -198,7 +178,7 @@ def test_preflight_tells_good_from_bad(tmp_path: Path) -> None:
     looked, refused = preflight(name_frames([plain, bad, gpr, png, good, missing]), decode)
     assert [source for source, _ in looked] == [
         Source("plain", plain, digest(plain), {}),
-        Source("good", good, digest(good), {"tone": {"gamma": 2.8}}),
+        Source("good", good, digest(good), {"tone": {"gamma": 2.8}}, sidecar="good.nightisp.yaml"),
     ]
     assert [summary for _, summary in looked] == [inspect(plain), inspect(good, decode=True)]
     assert [summary.shot is None for _, summary in looked] == [True, False]

@@ -60,6 +60,18 @@ def test_what_changes_is_ready_again(tmp_path: Path) -> None:
     assert watched.ready(8) == watched.ready(10) == []
 
 
+def test_an_empty_sidecar_holds_nothing_up(tmp_path: Path) -> None:
+    raw, watched = write_frame(tmp_path / "one.dng", 1), Watch([tmp_path], settled_s=1)
+    sidecar = tmp_path / "one.nightisp.yaml"
+    sidecar.touch()
+    watched.ready(0)
+    assert watched.ready(1) == [raw]
+    sidecar.unlink()
+    sidecar.symlink_to("nowhere")  # which is a fault of the raw's, to be told
+    watched.ready(2)
+    assert watched.ready(3) == [raw]
+
+
 def test_a_png_waits_for_its_json(tmp_path: Path) -> None:
     png = write_pair(tmp_path / "one.png", 1)
     description, watched = png.with_suffix(".json"), Watch([tmp_path], settled_s=1)

@@ -116,6 +116,7 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
 
 def _tell(options: Options, as_json: bool) -> None:
     from nightisp.explain import explain
+    from nightisp.params import as_settings
     from nightisp.run import begin
 
     engine, _, batch = begin(options)
@@ -125,8 +126,9 @@ def _tell(options: Options, as_json: bool) -> None:
         for stage, todo, why in explain(engine, plan, options.until)
     ]
     pictures = {plan.source.frame: plan.source.picture for plan in batch.plans}
+    sidecars = {plan.source.frame: plan.own for plan in batch.plans if plan.own}
     if as_json:
-        told = {"stages": rows, "pictures": pictures, "refused": [r.error for r in batch.refused]}
+        told = {"stages": rows, "pictures": pictures, "sidecars": sidecars, "refused": [r.error for r in batch.refused]}
         typer.echo(json.dumps(told, ensure_ascii=False))
     else:
         for row in rows:
@@ -134,6 +136,8 @@ def _tell(options: Options, as_json: bool) -> None:
         for frame, picture in pictures.items():
             if picture != frame:
                 typer.echo(f"{frame[:24]:<24} is to be called  {picture}")
+        for frame, own in sidecars.items():
+            typer.echo(f"{frame[:24]:<24} has a sidecar     {' '.join(as_settings(own))}")
         for refused in batch.refused:
             typer.echo(f"refused: {refused.error}", err=True)
     if batch.refused:

@@ -86,6 +86,8 @@ class Progress:
 
     def close_with(self, report: Report) -> None:
         """Print the closing table."""
+        from nightisp.params import as_settings
+
         table = Table(box=None, pad_edge=False)
         for name, justify in (
             ("picture", "left"),
@@ -105,6 +107,10 @@ class Progress:
                 _safe(str(result.output or "")),
             )
         self._console.print(table, soft_wrap=True)
+        for result in report.frames:
+            if result.own:
+                own = " ".join(as_settings(result.own))
+                self._console.print(_safe(f"{result.frame}: its sidecar sets {own}"), soft_wrap=True)
         done = sum(result.outcome == "rendered" for result in report.frames)
         self._console.print(f"{done} of {len(report.frames)} pictures in {report.wall_seconds:.1f} s")
 

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["SLOTS", "Compute", "Entry", "Library", "import_checkpoint", "write"]
 
 
+def is_name(name: str) -> bool:
+    """Tell whether weights may be called so: no path, which would lead out of the folders of weights."""
+    return re.fullmatch(r"[^/\\\x00]+", name) is not None and len(name.encode(errors="replace")) < _LONGEST_NAME
+
+
+_LONGEST_NAME = 240  # bytes; file systems end at 255, suffix included
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file of weights, as `nightisp weights list` shows it."""
@@ -66,6 +74,11 @@ class Library:
         WeightsNotFoundError
             With the folders searched, and what to do.
         """
+        if not is_name(name):
+            raise WeightsNotFoundError(
+                f"{name[:80]!r}: is no name of weights; expected a file's name, without folder and {SUFFIX}, "
+                "for example hat. Put the file into weights/, or into the folder of --weights"
+            )
         for folder in self.folders:
             path = folder / f"{name}{SUFFIX}"
             if path.is_file():
