@@ -12,7 +12,7 @@ from nightisp.export import EncodedPicture
 from nightisp.icc import space_of
 from nightisp.image import DisplayImage, Image, LinearImage, Mosaic, Samples, Window
 from nightisp.orientation import orient
-from nightisp.rgb_spaces import converted
+from nightisp.rgb_spaces import SpaceName, converted
 from nightisp.shrink import shrunk_to
 
 BRIGHTEST_PERCENTILE = 99.5  # this luminance is shown as 1: lamps may burn out, the street beneath is to be seen
@@ -44,7 +44,7 @@ def shown(image: Image | EncodedPicture, longest: int | None = None) -> tuple[ND
         uint8 (h, w, 3), and a line such as "linear light, 7.1 EV brighter, gamma 2.2, as-shot white balance".
     """
     if isinstance(image, EncodedPicture):
-        return shrunk_to(_decoded(image.content), longest), "as it is"
+        return _in_srgb(shrunk_to(_decoded(image.content), longest), space_of(image.content)), "as it is"
     if isinstance(image, DisplayImage):
         return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation), "as it is"
     if isinstance(image, Mosaic):
@@ -108,11 +108,13 @@ def _levels(samples: Samples) -> NDArray[np.uint8]:
 
 
 def _decoded(content: bytes) -> NDArray[np.uint8]:
-    """Return a file's pixels in sRGB."""
     import cv2
 
     chosen = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), chosen)  # B, G, R
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(decoded[..., ::-1])
-    space = space_of(content)
-    return pixels if space == "srgb" else _levels(converted(np.asarray(pixels / 255, np.float32), space, "srgb"))
+    return np.ascontiguousarray(decoded[..., ::-1])
+
+
+def _in_srgb(pixels: NDArray[np.uint8], space: SpaceName) -> NDArray[np.uint8]:
+    """Return what a file shows, when it is small already: curves take longer than all the rest."""
+    return pixels if space == "srgb" else _levels(converted(pixels * np.float32(1 / 255), space, "srgb"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,13 +67,19 @@ SPACES: Mapping[SpaceName, RGBSpace] = {
 
 def to_light(values: Samples, space: SpaceName) -> Samples:
     """Return linear light, (H, W, 3) float32, of encoded values; these are clipped to [0, 1]."""
-    return in_rows(lambda part: SPACES[space].decoded(np.clip(part, 0, 1)), values)
+    return in_rows(_decoder(space), values)
 
 
 def from_light(light: Samples, space: SpaceName, to: SpaceName) -> Samples:
     """Encode linear light of the primaries of `space` in the space `to`, (H, W, 3) float32 in [0, 1].
 
     What lies outside `to` is clipped, channel by channel.
+    """
+    return in_rows(_encoder(space, to), light)
+
+
+def converted(values: Samples, space: SpaceName, to: SpaceName) -> Samples:
+    """Return encoded values, (H, W, 3) float32, in another space; in the same one they come back as they are.
 
     References
     ----------
@@ -82,18 +88,21 @@ def from_light(light: Samples, space: SpaceName, to: SpaceName) -> Samples:
     Examples
     --------
     >>> red = np.array([[[1, 0, 0]]], np.float32)
-    >>> from_light(red, "srgb", "display_p3").round(3)
+    >>> converted(red, "srgb", "display_p3").round(3)
     array([[[0.917, 0.2  , 0.139]]], dtype=float32)
     """
+    if to == space:
+        return values
+    decode, encode = _decoder(space), _encoder(space, to)
+    return in_rows(lambda part: encode(decode(part)), values)
+
+
+def _decoder(space: SpaceName) -> Callable[[Samples], Samples]:
+    return lambda values: SPACES[space].decoded(np.clip(values, 0, 1))
+
+
+def _encoder(space: SpaceName, to: SpaceName) -> Callable[[Samples], Samples]:
+    if to == space:
+        return lambda light: SPACES[to].encoded(np.clip(light, 0, 1))
     matrix = (np.linalg.inv(SPACES[to].to_xyz()) @ SPACES[space].to_xyz()).T.astype(np.float32)
-    same = to == space
-
-    def encode(part: Samples) -> NDArray[Any]:
-        return SPACES[to].encoded(np.clip(part if same else part @ matrix, 0, 1))
-
-    return in_rows(encode, light)
-
-
-def converted(values: Samples, space: SpaceName, to: SpaceName) -> Samples:
-    """Return encoded values in another space; in the same one they come back as they are."""
-    return values if to == space else from_light(to_light(values, space), space, to)
+    return lambda light: SPACES[to].encoded(np.clip(light @ matrix, 0, 1))
