@@ -21,8 +21,8 @@ from nightisp.engine import Engine, Plan
 from nightisp.errors import ParamsError
 from nightisp.metrics import ciede2000, psnr
 from nightisp.params import Tree
+from nightisp.picture_files import srgb_pixels
 from nightisp.pipeline import NAMES
-from nightisp.report.distribution import decoded
 from nightisp.report.pictures import Embedded, embedded
 from nightisp.retry import retried
 from nightisp.run import Observer, Options, check_networks, open_engine, read_tree
@@ -243,7 +243,7 @@ def _render(
             rendered.computed = tuple(name for name, did in result.stages.items() if did == "computed")
             rendered.seconds, rendered.error = sum(result.seconds.values()), result.error or ""
             if result.outcome == "rendered":
-                pixels = decoded(engine.load(plan, NAMES[-1]))
+                pixels = srgb_pixels(engine.load(plan, NAMES[-1]))
                 rendered.key = plan.keys[NAMES[-1]]
                 rendered.picture, rendered.size = embedded(pixels, longest), (pixels.shape[1], pixels.shape[0])
                 if len(done) == 1:

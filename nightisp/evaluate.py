@@ -18,7 +18,7 @@ from nightisp.image import DisplayImage, Mosaic, Samples
 from nightisp.metrics import angular_error, angular_summary, ciede2000, psnr, ssim
 from nightisp.orientation import orient
 from nightisp.params import Tree
-from nightisp.picture_files import decode_picture
+from nightisp.picture_files import srgb_pixels
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.references import SUFFIXES, Truth, read_truth
 from nightisp.retry import retried
@@ -152,7 +152,7 @@ def measure(engine: Engine, plan: Plan, truth: Truth) -> dict[str, dict[str, flo
     """
     last = NAMES[-1]
     encoded = engine.load(plan, last)
-    finished = decode_picture(encoded.content, plan.source.path.with_suffix(encoded.suffix))
+    finished = srgb_pixels(encoded)
     _check_size("the picture", finished, "the reference", truth.reference, truth.picture)
     scores: dict[str, dict[str, float]] = {}
     shown, numbers_shown = np.empty(0, np.float32), dict[str, float]()
@@ -202,7 +202,7 @@ def _check_size(what: str, samples: Samples, of_what: str, path: Path, truth: Sa
     if samples.shape != truth.shape:
         raise ImageShapeError(
             f"{path}: {of_what} is {_size(truth)}; {what} is {_size(samples)}, and they must be alike. Give it that "
-            "size, or set the parameters that made it: refine and super_resolution change the size",
+            "size, or set the parameters that made it: refine, super_resolution and export.longest change the size",
             expected=samples.shape,
             actual=truth.shape,
         )

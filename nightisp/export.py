@@ -10,7 +10,6 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
-from importlib.resources import files
 from io import BytesIO
 from typing import Any, Literal, Self
 
@@ -19,14 +18,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from nightisp.errors import OutputError, StageError
-from nightisp.image import DisplayImage
+from nightisp.icc import profile
+from nightisp.image import DisplayImage, Samples
+from nightisp.rgb_spaces import SpaceName, converted, from_light, to_light
+from nightisp.shrink import shrunk_to
 from nightisp.stage import Params, Stage
-
-# Stands here so that another profile is another code digest, and with it another key.
-PROFILE_SHA256 = "c523f7d8e66ee38e5aa0dc238f0d9ac7cb0811a2c971beb55c2a67758c31b1f8"
 
 JPEG_LONGEST = 65500  # libjpeg's JPEG_MAX_DIMENSION
 TIFF_LARGEST = 2**32 - 2**25  # offsets of 32 bits, less room for tags; exiv2 writes no BigTIFF
+
+_PNG_TITLES = {"srgb": b"sRGB", "display_p3": b"Display P3", "adobe_rgb": b"Adobe RGB"}
+_EXIF_SRGB, _EXIF_UNCALIBRATED = "1", "65535"  # EXIF knows no third: the profile tells
 
 
 class ExportParams(Params):
@@ -39,6 +41,14 @@ class ExportParams(Params):
     quality: int = Field(95, ge=1, le=100, description="JPEG quality; png and tiff lose nothing")
     chroma_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
         "4:4:4", description="Resolution of color in a JPEG; 4:4:4 keeps all of it"
+    )
+    longest: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels of the longer side at most, areas averaged in linear light, never enlarged; null: no limit",
+    )
+    space: SpaceName = Field(
+        "srgb", description="Color space, its profile goes along; colors beyond sRGB were lost at tone, none comes back"
     )
     metadata: Literal["keep", "strip"] = Field(
         "keep", description="keep: carry the raw's EXIF over; strip: nothing but the color profile"
@@ -90,10 +100,14 @@ class EncodedPicture:
 
 
 def export(image: DisplayImage, params: ExportParams) -> EncodedPicture:
-    """Encode the visible part as a file in sRGB, with its color profile and the EXIF of the raw.
+    """Encode the visible part as a file, with its color profile and the EXIF of the raw.
 
     Samples are clipped to [0, 1] and rounded to the nearest of 256 or 65536 levels, without dither. The picture
     stands upright already, so Orientation is 1. Which EXIF a picture takes over is decided where the raw is read.
+
+    Where it is to be smaller, or in another space, samples become the light that a display of sRGB makes of them, and
+    are encoded anew; a lamp between dark pixels weighs as much as it shines. Other spaces are wider than sRGB, so that
+    no color changes, and none is won.
 
     Parameters
     ----------
@@ -113,24 +127,26 @@ def export(image: DisplayImage, params: ExportParams) -> EncodedPicture:
     ----------
     :cite:`srgb`
     """
-    samples = _rounded(image, params.bits)  # (h, w, 3) uint8 or uint16
+    samples = _rounded(_laid_out(image, params), params.bits)  # (h, w, 3) uint8 or uint16
     height, width = samples.shape[:2]
     suffix, content = _ENCODERS[params.format](samples, params)
-    tags = _exif(image.shot.exif, width, height, params.format) if params.metadata == "keep" else {}
-    content, left_out = _with_metadata(content, tags, icc=params.format == "jpeg")
+    tags = _exif(image.shot.exif, width, height, params) if params.metadata == "keep" else {}
+    content, left_out = _with_metadata(content, tags, profile(params.space) if params.format == "jpeg" else b"")
     return EncodedPicture(content, suffix, left_out)
 
 
-def srgb_profile() -> bytes:
-    """Return the ICC profile of IEC 61966-2-1: version 2.4, D50-adapted by Bradford, a curve of 1024 points."""
-    return files("nightisp").joinpath("srgb.icc").read_bytes()
-
-
-def _rounded(image: DisplayImage, bits: int) -> NDArray[Any]:
+def _laid_out(image: DisplayImage, params: ExportParams) -> Samples:
+    """Return the visible part in the size and space asked for; as it is if it has them."""
     visible = image.visible()
     if np.isnan(np.min(visible)):
         raise StageError("the picture holds samples that are not numbers (NaN); export takes values in [0, 1]")
-    levels: NDArray[np.float32] = np.rint(np.clip(visible, 0, 1) * np.float32(2**bits - 1))
+    if params.longest is None or max(visible.shape[:2]) <= params.longest:
+        return converted(visible, "srgb", params.space)
+    return from_light(shrunk_to(to_light(visible, "srgb"), params.longest), "srgb", params.space)
+
+
+def _rounded(samples: Samples, bits: int) -> NDArray[Any]:
+    levels: NDArray[np.float32] = np.rint(np.clip(samples, 0, 1) * np.float32(2**bits - 1))
     return levels.astype(np.uint8 if bits == 8 else np.uint16)
 
 
@@ -140,7 +156,7 @@ def _jpeg(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:
     if max(samples.shape) > JPEG_LONGEST:
         raise OutputError(
             f"a picture of {samples.shape[1]} x {samples.shape[0]} pixels is too large for JPEG, whose sides end at "
-            f"{JPEG_LONGEST}; set export.format to png or tiff"
+            f"{JPEG_LONGEST}; set export.format to png or tiff, or export.longest"
         )
     sampling = {
         "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
@@ -152,15 +168,15 @@ def _jpeg(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:
     return ".jpg", _opencv(".jpg", samples, chosen)
 
 
-def _png(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:  # noqa: ARG001 one signature for all
+def _png(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:
     content = _opencv(".png", samples, [])
     # exiv2 gives the chunk no name, which readers complain of. It belongs straight after the header, 33 bytes long.
-    chunk = b"iCCP" + b"sRGB\0\0" + zlib.compress(srgb_profile(), 9)
+    chunk = b"iCCP" + _PNG_TITLES[params.space] + b"\0\0" + zlib.compress(profile(params.space), 9)
     chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return ".png", content[:33] + chunk + content[33:]
 
 
-def _tiff(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:  # noqa: ARG001
+def _tiff(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:
     import tifffile
 
     if samples.nbytes > TIFF_LARGEST:
@@ -170,7 +186,7 @@ def _tiff(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:  # 
         )
     file = BytesIO()
     layout = {"photometric": "rgb", "compression": "zlib", "predictor": True, "byteorder": "<"}
-    tifffile.imwrite(file, samples, **layout, metadata=None, software=False, iccprofile=srgb_profile())
+    tifffile.imwrite(file, samples, **layout, metadata=None, software=False, iccprofile=profile(params.space))
     return ".tif", file.getvalue()
 
 
@@ -189,7 +205,7 @@ def _opencv(suffix: str, samples: NDArray[Any], chosen: list[int]) -> bytes:
     return bytes(encoded)
 
 
-def _exif(exif: dict[str, str], width: int, height: int, format_: str) -> dict[str, str]:
+def _exif(exif: dict[str, str], width: int, height: int, params: ExportParams) -> dict[str, str]:
     """Return the raw's EXIF, exiv2 key -> exiv2 text, with what is true of the picture and not of the raw."""
     tags = dict(sorted(exif.items()))
     if any(key.startswith("Exif.GPSInfo.") for key in tags):
@@ -199,18 +215,18 @@ def _exif(exif: dict[str, str], width: int, height: int, format_: str) -> dict[s
         "Exif.Image.Software": "nightisp",  # no version: it is provenance, and the same key must give the same bytes
         "Exif.Photo.ExifVersion": "48 50 51 50",
         "Exif.Photo.FlashpixVersion": "48 49 48 48",
-        "Exif.Photo.ColorSpace": "1",
+        "Exif.Photo.ColorSpace": _EXIF_SRGB if params.space == "srgb" else _EXIF_UNCALIBRATED,
         "Exif.Photo.PixelXDimension": str(width),
         "Exif.Photo.PixelYDimension": str(height),
     }
-    if format_ == "jpeg":  # EXIF asks for these in a JPEG; in a TIFF they are the layout's
+    if params.format == "jpeg":  # EXIF asks for these in a JPEG; in a TIFF they are the layout's
         tags |= {"Exif.Image.XResolution": "72/1", "Exif.Image.YResolution": "72/1", "Exif.Image.ResolutionUnit": "2"}
         tags |= {"Exif.Image.YCbCrPositioning": "1", "Exif.Photo.ComponentsConfiguration": "1 2 3 0"}
     return tags
 
 
-def _with_metadata(content: bytes, tags: dict[str, str], *, icc: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Return the file with EXIF `tags` and, if `icc`, the color profile, and the tags that exiv2 cannot write."""
+def _with_metadata(content: bytes, tags: dict[str, str], icc: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return the file with EXIF `tags` and the color profile, if any, and the tags that exiv2 cannot write."""
     if not tags and not icc:
         return content, ()
     import exiv2
@@ -223,7 +239,7 @@ def _with_metadata(content: bytes, tags: dict[str, str], *, icc: bool) -> tuple[
         if _is_writable(key, text):
             exif[key] = text
     if icc:
-        picture.setIccProfile(exiv2.DataBuf(srgb_profile()))
+        picture.setIccProfile(exiv2.DataBuf(icc))
     try:
         picture.writeMetadata()
         picture.readMetadata()

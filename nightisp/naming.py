@@ -64,8 +64,6 @@ class Naming:
             parts = list(Formatter().parse(self.template))
         except ValueError as error:
             raise ParamsError(f"{told}: {error}; expected for example {{frame}}_{{look}}, {{{{ for a brace") from None
-        if not self.template.strip() or self.template.startswith("."):
-            raise ParamsError(f"{told}: no name to be seen; expected for example {{frame}}_{{look}}")
         for literal, field, form, conversion in parts:
             if found := FORBIDDEN.search(literal):
                 raise ParamsError(
@@ -78,6 +76,8 @@ class Naming:
                     f"{told}: {{{written}}}: no such field; there are "
                     f"{', '.join(f'{{{known}}}' for known in FIELDS)}{nearest(field, tuple(FIELDS))}"
                 )
+        if not self.template.strip() or self.template.startswith("."):
+            raise ParamsError(f"{told}: empty, or hidden by a dot; expected for example {{frame}}_{{look}}")
 
     def name(self, frame: str, shot: Shot) -> str:
         """Return the name of a frame's picture, without suffix.

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightisp.errors import ImageShapeError, OutputError, RawFileError, RawFileNotFoundError
-from nightisp.export import ExportParams, export
+from nightisp.export import EncodedPicture, ExportParams, export
+from nightisp.icc import space_of
 from nightisp.image import DisplayImage, Samples
 from nightisp.publish import publish
+from nightisp.rgb_spaces import converted
 
 READABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npy")
 WRITABLE: dict[str, Literal["png", "tiff", "npy"]] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
@@ -55,6 +57,12 @@ def decode_picture(content: bytes, path: Path) -> Samples:
     if not np.issubdtype(samples.dtype, np.floating):
         raise RawFileError(f"{path}: holds {samples.dtype}; expected uint8, uint16 or float. Convert it")
     return np.ascontiguousarray(samples, np.float32)
+
+
+def srgb_pixels(picture: EncodedPicture) -> Samples:
+    """Return what a finished picture shows, sRGB float32 (H, W, 3) in [0, 1], in whatever space its file is."""
+    samples = decode_picture(picture.content, Path(f"picture{picture.suffix}"))
+    return converted(samples, space_of(picture.content), "srgb")
 
 
 def _from_npy(content: bytes, path: Path) -> NDArray[Any]:

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from nightisp.bayer import to_half_rgb
 from nightisp.export import EncodedPicture
+from nightisp.icc import space_of
 from nightisp.image import DisplayImage, Image, LinearImage, Mosaic, Samples, Window
 from nightisp.orientation import orient
+from nightisp.rgb_spaces import SpaceName, converted
+from nightisp.shrink import shrunk_to
 
 BRIGHTEST_PERCENTILE = 99.5  # this luminance is shown as 1: lamps may burn out, the street beneath is to be seen
 GAMMA = 2.2
@@ -41,7 +44,7 @@ def shown(image: Image | EncodedPicture, longest: int | None = None) -> tuple[ND
         uint8 (h, w, 3), and a line such as "linear light, 7.1 EV brighter, gamma 2.2, as-shot white balance".
     """
     if isinstance(image, EncodedPicture):
-        return _shrunk(_decoded(image.content), longest), "as it is"
+        return _in_srgb(shrunk_to(_decoded(image.content), longest), space_of(image.content)), "as it is"
     if isinstance(image, DisplayImage):
         return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation), "as it is"
     if isinstance(image, Mosaic):
@@ -94,22 +97,10 @@ def _gains(image: Image) -> Samples:
 
 
 def _finite_and_shrunk(samples: Samples, longest: int | None) -> Samples:
-    small = _shrunk(samples, longest)
+    small = shrunk_to(samples, longest)
     if np.isfinite(small).all():  # looked at when small: a pass over every sample costs more than all the rest
         return small
-    return _shrunk(np.nan_to_num(samples, nan=0, posinf=1, neginf=0), longest)
-
-
-def _shrunk(samples: NDArray[Any], longest: int | None) -> NDArray[Any]:
-    import cv2
-
-    height, width = samples.shape[:2]
-    scale = longest / max(height, width) if longest else 1.0
-    if scale >= 1:
-        return samples
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    shrunk: NDArray[Any] = cv2.resize(np.ascontiguousarray(samples), size, interpolation=cv2.INTER_AREA)
-    return shrunk
+    return shrunk_to(np.nan_to_num(samples, nan=0, posinf=1, neginf=0), longest)
 
 
 def _levels(samples: Samples) -> NDArray[np.uint8]:
@@ -122,3 +113,8 @@ def _decoded(content: bytes) -> NDArray[np.uint8]:
     chosen = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), chosen)  # B, G, R
     return np.ascontiguousarray(decoded[..., ::-1])
+
+
+def _in_srgb(pixels: NDArray[np.uint8], space: SpaceName) -> NDArray[np.uint8]:
+    """Return what a file shows, when it is small already: curves take longer than all the rest."""
+    return pixels if space == "srgb" else _levels(converted(pixels * np.float32(1 / 255), space, "srgb"))

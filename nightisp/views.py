@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from nightisp.errors import ImageShapeError
 from nightisp.export import EncodedPicture
 from nightisp.image import DisplayImage, Image, Samples
 from nightisp.metrics import ciede2000, psnr, ssim
-from nightisp.picture_files import decode_picture
+from nightisp.picture_files import srgb_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -129,7 +128,7 @@ def _fitted(pixels: Pixels, width: int) -> Pixels:
 
 def _comparable(image: Image | EncodedPicture) -> Samples:
     if isinstance(image, EncodedPicture):
-        return decode_picture(image.content, Path(f"the picture{image.suffix}"))
+        return srgb_pixels(image)
     return image.visible()
 
 

@@ -292,7 +292,7 @@ def test_a_fault_of_ours_is_status_1_and_one_line(nightisp: Terminal, monkeypatc
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("nightisp.looks.load", fail)
+    monkeypatch.setattr("nightisp.params.load", fail)
     done = nightisp("params", "check", status=1)
     assert done.err.startswith("error: a fault of nightisp: ZeroDivisionError: by zero")
     assert len(done.err.splitlines()) == 1
@@ -326,7 +326,7 @@ def test_an_interrupt_is_status_130(nightisp: Terminal, monkeypatch: pytest.Monk
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nightisp.looks.load", interrupt)
+    monkeypatch.setattr("nightisp.params.load", interrupt)
     assert nightisp("params", "check", status=130).out == ""
 
 

@@ -228,7 +228,7 @@ def test_a_reduced_picture_is_measured_at_its_size(nights: Path, run: Run) -> No
     assert stages["super_resolution"]["psnr"] == pytest.approx(stages["export"]["psnr"], abs=0.1)  # but for JPEG
     error = report(run, *quarter, "--set", "super_resolution.method=none", status=3)["frames"][0]["error"]
     assert "the reference is 48 x 64; the picture is 12 x 16" in error
-    assert "refine and super_resolution change the size" in error
+    assert "refine, super_resolution and export.longest change the size" in error
 
 
 def test_the_table_says_what_was_measured(nights: Path, run: Run) -> None:

@@ -13,7 +13,8 @@ import tifffile
 from pydantic import ValidationError
 
 from nightisp.errors import ImageTypeError, NightispError, OutputError, StageError
-from nightisp.export import EXPORT, JPEG_LONGEST, PROFILE_SHA256, EncodedPicture, ExportParams, export, srgb_profile
+from nightisp.export import EXPORT, JPEG_LONGEST, EncodedPicture, ExportParams, export
+from nightisp.icc import PROFILE_SHA256, srgb_profile
 from nightisp.image import DisplayImage, LinearImage, Shot, Window
 
 EXIF = {

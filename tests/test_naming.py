@@ -79,13 +79,13 @@ def test_what_a_camera_says_of_itself_is_made_a_name(camera: str, name: str) -> 
         ("frame}", "expected for example"),
         ("a/{frame}", "'/' may not stand in a file's name; choose the folder with --output"),
         ("/{frame}", "'/' may not"),
-        ("..\\{frame}", "no name to be seen"),
+        ("../{frame}", "'/' may not"),
         ("a\\{frame}", "may not stand"),
         ("C:{frame}", "':' may not"),
         ("{frame}\n", "may not stand"),
-        (".{frame}", "no name to be seen"),
-        ("", "no name to be seen"),
-        (" ", "no name to be seen"),
+        (".{frame}", "empty, or hidden by a dot"),
+        ("", "empty, or hidden by a dot"),
+        (" ", "empty, or hidden by a dot"),
     ],
 )
 def test_a_template_that_is_none(template: str, message: str) -> None:

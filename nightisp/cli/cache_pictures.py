@@ -90,7 +90,7 @@ def export(
     from nightisp.export import EncodedPicture
     from nightisp.image import DisplayImage, LinearImage, Mosaic
     from nightisp.orientation import orient
-    from nightisp.picture_files import decode_picture, write_picture
+    from nightisp.picture_files import srgb_pixels, write_picture
     from nightisp.preview import shown
     from nightisp.publish import publish
 
@@ -107,7 +107,7 @@ def export(
     elif suffix not in (".npy", ".tif", ".tiff"):
         raise ParamsError(f"{to}: {suffix or 'no suffix'}; expected .png, .tif, .npy or .dng")
     elif isinstance(image, EncodedPicture):
-        write_picture(to, decode_picture(image.content, Path(f"{name}{image.suffix}")))
+        write_picture(to, srgb_pixels(image))
     elif suffix == ".npy":
         write_picture(to, image.samples)
     elif isinstance(image, DisplayImage):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightisp import params as parameters
 from nightisp.errors import ParamsError
-from nightisp.params import Tree, load, read_yaml, validate
+from nightisp.params import Tree, read_yaml, validate
 from nightisp.pipeline import nearest
 from nightisp.project import looks_folders, params_file
 
@@ -85,5 +86,7 @@ def read_params(params: Path | None, look: str | None, settings: Sequence[str] =
     ParamsError
         If one of them sets what there is not, or what does not go with what lies under it; the message names it.
     """
-    chosen = read(look, looks_folders(params)) if look else None
-    return load(params_file(params), settings, chosen.tree if chosen else None, str(chosen.path) if chosen else "look")
+    if look is None:
+        return parameters.load(params_file(params), settings)
+    chosen = read(look, looks_folders(params))
+    return parameters.load(params_file(params), settings, chosen.tree, str(chosen.path))

@@ -51,7 +51,7 @@ def distribution(picture: Image | EncodedPicture) -> Distribution:
     """Measure the visible samples of any state of a picture, all of them.
 
     A mosaic is measured by photosites: 1 is its white level, also after white balance, whose gains lift colors above
-    it. Samples that are not numbers count nowhere.
+    it; a finished file by its own samples, in whatever space it is. Samples that are not numbers count nowhere.
     """
     linear = isinstance(picture, Image) and not isinstance(picture, DisplayImage)
     shares, black, white = {}, {}, {}
@@ -63,15 +63,13 @@ def distribution(picture: Image | EncodedPicture) -> Distribution:
     return Distribution("stops" if linear else "display", shares, black, white)
 
 
-def decoded(picture: EncodedPicture) -> Samples:
-    """Return an exported file's pixels, float32 (H, W, 3) in [0, 1]."""
-    return decode_picture(picture.content, Path(f"picture{picture.suffix}"))
-
-
 def _colors(picture: Image | EncodedPicture) -> Mapping[str, Sequence[Samples]]:
     if isinstance(picture, Mosaic):
         return colors_in(picture.samples, picture.cfa, picture.window)
-    samples = decoded(picture) if isinstance(picture, EncodedPicture) else picture.visible()
+    if isinstance(picture, EncodedPicture):
+        samples = decode_picture(picture.content, Path(f"picture{picture.suffix}"))
+    else:
+        samples = picture.visible()
     return {color: [samples[..., channel]] for channel, color in enumerate("RGB")}
 
 

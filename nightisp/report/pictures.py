@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightisp.image import Samples
+from nightisp.shrink import shrunk_to
 
 _QUALITY = 90
 _SMALL_QUALITY = 84  # of thumbnails, of which there are many
@@ -40,12 +40,7 @@ def embedded(samples: Samples | NDArray[np.uint8], longest: int = 0, *, small: b
     """
     import cv2
 
-    shrunk: NDArray[Any] = samples
-    height, width = samples.shape[:2]
-    if longest and max(height, width) > longest:
-        scale = longest / max(height, width)
-        size = max(round(width * scale), 1), max(round(height * scale), 1)
-        shrunk = cv2.resize(np.ascontiguousarray(samples), size, interpolation=cv2.INTER_AREA)
+    shrunk = shrunk_to(samples, longest)
     if shrunk.dtype != np.uint8:
         shrunk = np.rint(np.clip(shrunk, 0, 1) * 255).astype(np.uint8)
     chosen = [cv2.IMWRITE_JPEG_QUALITY, _SMALL_QUALITY if small else _QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]

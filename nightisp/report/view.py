@@ -13,11 +13,12 @@ from nightisp import params as parameters
 from nightisp.errors import NightispError, StoreError
 from nightisp.export import EncodedPicture
 from nightisp.image import Mosaic, Shot
+from nightisp.picture_files import srgb_pixels
 from nightisp.pipeline import PIPELINE
 from nightisp.preview import preview
 from nightisp.report import chains
 from nightisp.report.chains import Start
-from nightisp.report.distribution import Distribution, decoded, distribution
+from nightisp.report.distribution import Distribution, distribution
 from nightisp.report.light import Light, light
 from nightisp.report.pictures import Embedded, embedded
 from nightisp.stage import Stage
@@ -190,7 +191,7 @@ def _checked(stage: Stage, entry: Entry) -> Any:
 def _add(view: FrameView, picture: Any, longest: int) -> None:
     """Add what a picture tells of the frame as a whole."""
     if isinstance(picture, EncodedPicture):
-        pixels = decoded(picture)
+        pixels = srgb_pixels(picture)
         view.after, view.size = embedded(pixels, longest), (pixels.shape[1], pixels.shape[0])
     elif not view.facts:
         view.facts = _facts(picture.shot)
