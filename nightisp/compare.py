@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -155,11 +155,13 @@ def variants_of(axes: Sequence[Axis], tree: Tree) -> list[Variant]:
         For an unknown stage or parameter, or a value that is out of bounds.
     """
     variants = []
+    fixed = tree.settings if isinstance(tree, parameters.Layered) else {}
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
         chosen = list(zip(axes, reversed(values), strict=True))
-        merged = parameters.merge(tree, *({axis.stage: {axis.parameter: value}} for axis, value in chosen))
-        parameters.validate(merged, "--set")
-        variants.append(Variant(tuple((axis.name, value) for axis, value in chosen), merged))
+        varied = parameters.merge(*({axis.stage: {axis.parameter: value}} for axis, value in chosen))
+        layered = parameters.Layered(tree, parameters.merge(fixed, varied))
+        parameters.validate(layered, "--set")
+        variants.append(Variant(tuple((axis.name, value) for axis, value in chosen), layered))
     return variants
 
 
@@ -194,14 +196,6 @@ def compare(options: Options, observer: Observer, stop: Stop, longest: int = LON
         exclude=[engine.store.folder],
         frames=options.frames,
     )
-    refused = [*batch.refused]
-    plans = []
-    for plan in batch.plans:
-        if error := _overridden(plan.source, axes):
-            refused.append(FrameResult(plan.source.frame, plan.source.path, "failed", error=error))
-        else:
-            plans.append(plan)
-    batch = replace(batch, plans=tuple(plans), refused=tuple(refused))
     observer.found(batch)
     done: dict[str, list[Rendered]] = {}
 
@@ -212,15 +206,7 @@ def compare(options: Options, observer: Observer, stop: Stop, longest: int = LON
     workers = options.workers or os.cpu_count() or 1
     render_all(batch, one_frame, workers=workers, memory=options.memory, stop=stop, done=observer.ended)
     frames = sorted(done.items())
-    return Comparison(axes, frames, refused, time.perf_counter() - begun, interrupted=bool(stop))
-
-
-def _overridden(source: sources.Source, axes: Sequence[Axis]) -> str:
-    """Return why a frame cannot be compared: its sidecar, which goes before settings, makes all variants the same."""
-    for axis in axes:
-        if axis.parameter in (source.overrides.get(axis.stage) or {}):
-            return f"{source.path}: its sidecar sets {axis.name}, which is compared; take the line out of it"
-    return ""
+    return Comparison(axes, frames, [*batch.refused], time.perf_counter() - begun, interrupted=bool(stop))
 
 
 def _render(

@@ -106,7 +106,7 @@ class Engine:
         upstream = source.digest
         for stage in PIPELINE[: index(until) + 1]:
             upstream = keys[stage.name] = stage_key(stage, chosen[stage.name], self.library, upstream)
-        return Plan(source, chosen, keys, {stage: values for stage, values in source.overrides.items() if values})
+        return Plan(source, chosen, keys, parameters.own(tree, source.overrides, until))
 
     def status(self, plan: Plan, until: str = NAMES[-1]) -> dict[str, Literal["compute", "cached", "skipped"]]:
         """Tell for each stage up to `until` what is to be done.

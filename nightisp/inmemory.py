@@ -15,7 +15,7 @@ from nightisp.errors import RawFileNotFoundError
 from nightisp.image import Image
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.preview import shown
-from nightisp.project import looks_folders, params_file, weights_folders
+from nightisp.project import weights_folders
 from nightisp.raw import RawFile
 
 _LAST = NAMES[-2]  # export makes a file of what this stage gives
@@ -33,7 +33,7 @@ def render(
     """Render a raw and return the picture's samples.
 
     The same bits as `nightisp flow run` gives before it makes a file of them. Parameters are those of the project's
-    params.yaml, if there is one, then the look, then `sections`, then the raw's sidecar.
+    params.yaml, if there is one, then the look, then the raw's sidecar, then `sections`.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def steps(
     path = Path(path)
     if not path.is_file():
         raise RawFileNotFoundError(f"{path}: no such file; check its name")
-    over = looks.read(look, looks_folders()).tree if look else {}
-    tree = parameters.load(params_file(), (), parameters.merge(over, sections))
+    tree = parameters.Layered(looks.read_params(None, look), sections)
+    parameters.validate(tree, "render")
     beside = sidecar.read(path)
     chosen = parameters.for_frame(tree, beside.tree if beside else {}, str(beside.path if beside else path), until)
     networks = Compute(Library(weights_folders(weights)), device)

@@ -1,7 +1,8 @@
-"""Parameters of a run: params.yaml, a look, `--set`, the frame's sidecar, in this order; each checked."""
+"""Parameters of a run: params.yaml, a look, the frame's sidecar, `--set`, in this order; each checked."""
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,17 @@ def merge(*trees: Tree) -> dict[str, dict[str, Any]]:
     return merged
 
 
+class Layered(dict[str, Any]):
+    """The parameters of a run as a tree, and those of them that were set last of all: no sidecar changes `settings`.
+
+    A tree of another kind has no such.
+    """
+
+    def __init__(self, tree: Tree, settings: Tree) -> None:
+        super().__init__(merge(tree, settings))
+        self.settings = settings
+
+
 def validate(tree: Tree, origin: str, until: str = NAMES[-1]) -> dict[str, Params]:
     """Check every section and give each stage its parameters, defaults filled in.
 
@@ -181,7 +193,7 @@ def _explain(origin: str, stage: str, model: type[Params], error: Any) -> str:
 
 def load(
     path: Path | None, settings: Sequence[str] = (), look: Tree | None = None, look_origin: str = "look"
-) -> dict[str, dict[str, Any]]:
+) -> Layered:
     """Return the checked tree of a params file (None: the defaults), a look laid over it, and `--set` over both.
 
     Each layer is checked with what lies under it, so that a message names the one at fault; `look_origin` is the look's
@@ -192,14 +204,33 @@ def load(
     if look:
         tree = merge(tree, look)
         validate(tree, look_origin)
-    merged = merge(tree, parse_sets(settings))
-    validate(merged, "--set")
-    return merged
+    layered = Layered(tree, parse_sets(settings))
+    validate(layered, "--set")
+    return layered
 
 
 def for_frame(tree: Tree, overrides: Tree, origin: str, until: str = NAMES[-1]) -> dict[str, Params]:
-    """Return the parameters of one frame, up to a stage: its sidecar's values over everybody's."""
-    return validate(merge(tree, overrides), origin, until)
+    """Return the parameters of one frame, up to a stage: its sidecar's values over everybody's, `--set` over both."""
+    settled = merge(tree, overrides, _settings(tree))
+    with contextlib.suppress(ParamsError):
+        return validate(settled, origin, until)
+    validate(merge(tree, overrides), origin, until)  # raises unless only the two together are at fault
+    return validate(settled, f"{origin} with --set", until)
+
+
+def own(tree: Tree, overrides: Tree, until: str = NAMES[-1]) -> dict[str, dict[str, Any]]:
+    """Return what a sidecar sets up to a stage, those left out that `--set` sets otherwise; it is checked before."""
+    settings = _settings(tree)
+    found = {
+        stage: {name: value for name, value in overrides[stage].items() if name not in settings.get(stage, {})}
+        for stage in NAMES[: index(until) + 1]
+        if overrides.get(stage)
+    }
+    return {stage: values for stage, values in found.items() if values}
+
+
+def _settings(tree: Tree) -> Tree:
+    return tree.settings if isinstance(tree, Layered) else {}
 
 
 def canonical(params: Params) -> dict[str, Any]:

@@ -143,13 +143,15 @@ def test_what_goes_wrong_with_one_variant_costs_that_variant(tmp_path: Path, mon
     assert "nothing to work from" in page("compare.html.j2", compared=done).decode()
 
 
-def test_a_sidecar_that_sets_what_is_compared_is_refused(tmp_path: Path) -> None:
-    write_frames(tmp_path / "in", 2)
-    (tmp_path / "in" / "frame0.nightisp.yaml").write_text("tone: {gamma: 2.0}\n")
-    done = compared(tmp_path, "tone.gamma=2.2,3.2")
-    assert [frame for frame, _ in done.frames] == ["frame1"]
-    assert "its sidecar sets tone.gamma, which is compared" in str(done.refused[0].error)
-    assert done.status == 3
+def test_what_is_compared_goes_before_a_sidecar(tmp_path: Path) -> None:
+    raw = write_frame(tmp_path / "in" / "one.dng", 1)
+    ((_, plain),) = compared(tmp_path, "tone.gamma=2.2,3.2", "tone.exposure_ev=0.5").frames
+    raw.with_suffix(".nightisp.yaml").write_text("tone: {gamma: 2.0, exposure_ev: 1}\nexport: {quality: 50}\n")
+    ((_, own),) = compared(tmp_path, "tone.gamma=2.2,3.2", "tone.exposure_ev=0.5", "export.quality=95").frames
+    assert [variant.key for variant in own] == [variant.key for variant in plain]
+    ((_, other),) = compared(tmp_path, "tone.gamma=2.2,3.2").frames  # exposure and quality are the sidecar's
+    assert not {variant.key for variant in other} & {variant.key for variant in plain}
+    assert other[0].key != other[1].key
 
 
 def test_values_are_yaml_lists() -> None:

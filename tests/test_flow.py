@@ -140,21 +140,21 @@ def test_the_embedded_server_is_used_quietly(tmp_path: Path) -> None:
 
 def test_the_engines_give_the_same_bytes(server: str, home: Path, tmp_path: Path) -> None:
     (raw,) = write_frames(tmp_path / "in", 1)
-    raw.with_name(f"{raw.stem}.nightisp.yaml").write_text("tone: {gamma: 2.2}\nexport: {format: png}\n")
+    raw.with_name(f"{raw.stem}.nightisp.yaml").write_text("tone: {gamma: 2.2, exposure_ev: 1}\nexport: {format: png}\n")
     pictures, own = {}, {}
     for engine in ("local", "prefect"):
         out = tmp_path / engine
         done = run(
             home,
             *("--input", str(tmp_path / "in"), "--output", str(out), "--store", str(tmp_path / f"store-{engine}")),
-            *("--engine", engine, "--json"),
+            *("--engine", engine, "--json", "--set", "tone.gamma=2.8"),
             server=server,
         )
         assert done.returncode == 0, done.stderr
         pictures[engine] = next(out.glob("*.png")).read_bytes()
         own[engine] = json.loads(done.stdout)["frames"][0]["sidecar"]
     assert pictures["local"] == pictures["prefect"]
-    assert own["local"] == own["prefect"] == {"tone": {"gamma": 2.2}, "export": {"format": "png"}}
+    assert own["local"] == own["prefect"] == {"tone": {"exposure_ev": 1}, "export": {"format": "png"}}
 
 
 def test_a_server_that_cannot_be_reached_is_a_clear_error(home: Path, tmp_path: Path) -> None:

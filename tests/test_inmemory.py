@@ -54,7 +54,7 @@ def test_until_and_parameters(raw: Path) -> None:
     assert bright > 1.2 * dark
 
 
-def test_params_file_look_arguments_and_sidecar_in_this_order(raw: Path) -> None:
+def test_params_file_look_sidecar_and_arguments_in_this_order(raw: Path) -> None:
     def toned(**arguments: Any) -> Any:
         return nightisp.render(raw, until="tone", **arguments)
 
@@ -66,7 +66,10 @@ def test_params_file_look_arguments_and_sidecar_in_this_order(raw: Path) -> None
     assert not np.array_equal(toned(), explicit)
     assert np.array_equal(toned(tone={"gamma": 2.8}), explicit)
     raw.with_suffix(".nightisp.yaml").write_text("tone: {gamma: 2.8}\n")
-    assert np.array_equal(toned(tone={"gamma": 3}), explicit)
+    assert np.array_equal(toned(), explicit)
+    assert np.array_equal(toned(look="moonlight", tone={"exposure_ev": 0.3}, white_balance={"method": "fc4"}), explicit)
+    raw.with_suffix(".nightisp.yaml").write_text("tone: {gamma: 2.0}\n")
+    assert np.array_equal(toned(tone={"gamma": 2.8}), explicit)
 
 
 def test_errors_are_those_of_the_command_line(raw: Path) -> None:

@@ -171,6 +171,48 @@ def test_it_reruns_what_it_names_of_its_own_frame(nightisp: Terminal, tmp_path: 
     assert {did for frame in again for did in frame["stages"].values()} == {"cached"}
 
 
+def test_what_is_set_on_the_command_line_goes_before_it(nightisp: Terminal, tmp_path: Path) -> None:
+    raws = write_frames(tmp_path / "data", 2)
+    look = ("--look", "documentary")
+    render(nightisp, *look, "--set", "tone.gamma=2.8")
+    beside(raws[0], "tone: {gamma: 2.2}\n")
+    frames = render(nightisp, *look, "--set", "tone.gamma=2.8")["frames"]
+    assert {did for frame in frames for did in frame["stages"].values()} == {"cached"}
+    assert [frame["sidecar"] for frame in frames] == [{}, {}]  # none of it counted
+    beside(raws[0], "tone: {gamma: 2.2, exposure_ev: 1}\n")
+    one, two = render(nightisp, *look, "--set", "tone.gamma=2.8")["frames"]
+    assert (one["sidecar"], two["sidecar"]) == ({"tone": {"exposure_ev": 1}}, {})
+    assert "computed" in one["stages"].values()
+    shown = nightisp("params", "show", raws[0], "--set", "tone.gamma=2.8", "--changed").out
+    assert shown.split() == ["tone:", "exposure_ev:", "1.0", "gamma:", "2.8"]
+
+
+def test_a_draft_is_a_draft_whatever_a_sidecar_says(nightisp: Terminal, tmp_path: Path) -> None:
+    """`refine.binned` tells of `denoise.method`: a sidecar that changed one of them alone would part them."""
+    (raw,) = write_frames(tmp_path / "data", 1)
+    plain = ("--draft", "--set", "refine.method=none", "--set", "white_balance.method=as_shot")
+    (before,) = render(nightisp, *plain)["frames"]
+    beside(raw, "denoise: {method: none}\nsuper_resolution: {method: lanczos}\n")
+    (after,) = render(nightisp, *plain)["frames"]
+    assert set(after["stages"].values()) == {"cached"}
+    assert after["output"] == before["output"]
+
+
+def test_what_does_not_go_together_is_refused(nightisp: Terminal, tmp_path: Path) -> None:
+    (raw,) = write_frames(tmp_path / "data", 1)
+    beside(raw, "export: {format: png, bit_depth: 16}\n")
+    (frame,) = render(nightisp, "--look", "documentary", "--set", "export.format=jpeg", status=3)["frames"]
+    assert "frame0.nightisp.yaml with --set: export: jpeg holds 8 bits" in frame["error"]
+
+
+def test_stages_that_are_not_run_ask_nothing_of_it(nightisp: Terminal, tmp_path: Path) -> None:
+    (raw,) = write_frames(tmp_path / "data", 1)
+    beside(raw, "tone: 3\ningest: {white_level: 60000}\n")
+    (frame,) = render(nightisp, "--look", "documentary", "--until", "ingest")["frames"]
+    assert frame["sidecar"] == {"ingest": {"white_level": 60000}}
+    render(nightisp, "--look", "documentary", status=3)
+
+
 def test_it_sets_how_the_file_is_written(nightisp: Terminal, tmp_path: Path) -> None:
     raws = write_frames(tmp_path / "data", 2)
     beside(raws[1], "export: {format: png, bit_depth: 16}\n")
@@ -240,7 +282,7 @@ def test_what_the_params_file_cures_is_cured_stage_by_stage(nightisp: Terminal, 
     plain = [f"--set={setting}" for setting in ("denoise.method=none", "white_balance.method=as_shot")]
     plain += [f"--set={stage}.method=none" for stage in ("refine", "super_resolution")]
     for name in NAMES[:-1]:
-        nightisp("stage", "run", name, *plain, "--strict")
+        nightisp("stage", "run", name, *plain, "--strict", "--set=export.quality=90")
     assert "jpeg holds 8 bits" in nightisp("stage", "run", "export", *plain, "--strict", status=3).err
     nightisp("stage", "run", "export", *plain, "--set=export.format=png", "--strict")
 

@@ -67,10 +67,10 @@ def read(name: str, folders: Sequence[Path]) -> Look:
     return Look(name, path, description, tree)
 
 
-def read_params(params: Path | None, look: str | None, settings: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def read_params(params: Path | None, look: str | None, settings: Sequence[str] = ()) -> parameters.Layered:
     """Return the checked parameters of a run: params file, look and `--set`, each laid over the one before.
 
-    A frame's sidecar is laid over all of them, by `nightisp.params.for_frame`.
+    A frame's sidecar goes between look and `--set`, by `nightisp.params.for_frame`.
 
     Parameters
     ----------
