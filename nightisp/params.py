@@ -149,7 +149,13 @@ def load(
 
 def for_frame(tree: Tree, overrides: Tree, origin: str) -> dict[str, Params]:
     """Return the parameters of one frame: its sidecar's values over everybody's."""
-    return validate(merge(tree, overrides), origin)
+    chosen: dict[str, Any] = {**validate(merge(tree, overrides), origin)}
+    if chosen["refine"].binned and chosen["denoise"].method != "bin":
+        raise ParamsError(
+            f"refine.binned: true stands for denoise.method: bin, not {chosen['denoise'].method}; set both, as a draft "
+            "does, or neither, in params.yaml, --set and sidecar together"
+        )
+    return chosen
 
 
 def canonical(params: Params) -> dict[str, Any]:

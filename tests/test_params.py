@@ -182,3 +182,10 @@ def test_params_yaml_describes_every_parameter() -> None:
         assert f"# {stage.summary}" in text
         for about in stage.params.model_fields.values():
             assert f"# {about.description}" in text
+
+
+def test_a_binned_picture_that_was_not_binned_is_refused() -> None:
+    tree = params.load(None, ["denoise.method=bin", "refine.binned=true"])
+    assert params.for_frame(tree, {}, "sidecar")["refine"].binned  # type: ignore[attr-defined]
+    with pytest.raises(ParamsError, match=r"refine.binned: true stands for denoise.method: bin, not none"):
+        params.for_frame(tree, {"denoise": {"method": "none"}}, "sidecar")

@@ -211,7 +211,7 @@ def test_fc4_tells_the_light(tmp_path: Path, weights: Path, run: Run) -> None:
     out, _ = run("predict", "--network", "fc4", "in.npy", "map.png", "--json", "light.json")
     facts = json.loads((tmp_path / "light.json").read_text())
     mosaic = Mosaic(unpack(rgb[..., [0, 1, 2, 1]].copy()), cfa=CFA.BGGR)
-    params = white_balance.WhiteBalanceParams(method="fc4")
+    params = white_balance.WhiteBalanceParams(method="fc4", weights=("fc4",))
     expected = white_balance.STAGE(mosaic, params, networks(weights)).balance.gains
     assert facts["gains"] == pytest.approx(expected)
     assert np.multiply(facts["gains"], facts["illuminant"]) == pytest.approx([1, 1, 1])
@@ -231,7 +231,7 @@ def test_fc4_that_judges_by_the_color_matrix_is_given_one(tmp_path: Path, run: R
     facts = json.loads((tmp_path / "light.json").read_text())
     shot = Shot(color_matrices=(ColorMatrix(xyz_to_camera=DAYLIGHT, illuminant=21),))
     mosaic = Mosaic(unpack(rgb[..., [0, 1, 2, 1]].copy()), cfa=CFA.BGGR, shot=shot)
-    params = white_balance.WhiteBalanceParams(method="fc4")
+    params = white_balance.WhiteBalanceParams(method="fc4", weights=("fc4",))
     assert facts["gains"] == pytest.approx(white_balance.STAGE(mosaic, params, networks(folder)).balance.gains)
     _, err = run("predict", "--network", "fc4", "in.npy", "map.png", status=2)
     assert "fc4 judges the light by the camera's ColorMatrix" in err

@@ -345,18 +345,22 @@ def test_where_fc4_looked_is_what_it_pooled_the_light_from(rendered: Project) ->
 
     (frame,) = rendered.look().frames
     assert frame.light
-    (looked,) = frame.light.looked
-    assert 0 < looked.half < 1
+    names = stage.WhiteBalanceParams().weights
+    assert tuple(looked.weights for looked in frame.light.looked) == names
+    assert all(0 < looked.half < 1 for looked in frame.light.looked)
     assert not frame.light.unseen
     place = NAMES.index("denoise")
     mosaic = rendered.engine.store.read("denoise", frame.stages[place].key, PIPELINE[place].gives)
     networks = rendered.engine.networks
-    confidence = confidence_of("fc4", mosaic, networks)
-    sees = stage.read_sees("fc4", networks("fc4").card)
-    matrix = stage.camera_to_seen(mosaic.shot.color_matrices, sees)
-    seen = stage.as_seen(stage.to_half_rgb(mosaic.samples, mosaic.cfa), sees, matrix)
-    pooled = (evaluate(networks("fc4"), seen)[1] * confidence).sum(axis=(1, 2))
-    assert frame.light.gains == pytest.approx(to_gains(stage.in_camera(pooled, matrix)), rel=1e-4)
+    gains = []
+    for name in names:
+        confidence = confidence_of(name, mosaic, networks)
+        sees = stage.read_sees(name, networks(name).card)
+        matrix = stage.camera_to_seen(mosaic.shot.color_matrices, sees)
+        seen = stage.as_seen(stage.to_half_rgb(mosaic.samples, mosaic.cfa), sees, matrix)
+        pooled = (evaluate(networks(name), seen)[1] * confidence).sum(axis=(1, 2))
+        gains.append(to_gains(stage.in_camera(pooled, matrix)))
+    assert frame.light.gains == pytest.approx(tuple(np.mean(gains, axis=0)), rel=1e-4)
 
 
 @pytest.mark.parametrize(

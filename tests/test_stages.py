@@ -76,7 +76,8 @@ def networks() -> Any:
         def forward(self, rgb: Any) -> Any:
             return torch.nn.functional.interpolate(rgb, scale_factor=4, mode="bilinear")
 
-    known = {"denoise_unet": UNet(), "fc4": FC4(), "mwispnet": MWISPNet(), "hat": HAT()}
+    light = FC4()
+    known = {"denoise_unet": UNet(), "fc4": light, "fc4_2": light, "fc4_3": light, "mwispnet": MWISPNet(), "hat": HAT()}
     return known.__getitem__
 
 

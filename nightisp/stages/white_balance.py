@@ -33,7 +33,7 @@ class WhiteBalanceParams(Params):
 
     method: Method = Field("fc4", description="where the gains come from")
     weights: tuple[str, ...] = Field(
-        ("fc4",), min_length=1, description="weights of FC4; gains of several are averaged"
+        ("fc4", "fc4_2", "fc4_3"), min_length=1, description="weights of FC4; gains of several are averaged"
     )
     norm: float = Field(2.2, ge=1, le=20, description="p of the Minkowski norm of shades_of_gray")
     percentile: float = Field(99.0, ge=50, le=100, description="percentile of each color that white_patch calls white")
