@@ -13,7 +13,7 @@ from typing import Literal
 
 from nightisp import sources
 from nightisp.engine import Did, Engine, Outcome, Plan
-from nightisp.errors import NightispError, RawFileNotFoundError
+from nightisp.errors import NightispError, RawFileNotFoundError, StoreError
 from nightisp.image import Shot
 from nightisp.naming import Naming, give_names
 from nightisp.params import Tree
@@ -164,6 +164,9 @@ def render_frame(
     _render(engine, plan, until, run, stop, tell, result)
     try:
         engine.settle(plan)  # in any case, or what failed would stay in memory
+        if result.outcome == "rendered" and not engine.store.holds(until, plan.keys[until]):
+            where = engine.store.folder
+            raise StoreError(f"{where}: another frame of the same content could not write the artifact; run again")
     except Exception as error:
         if result.outcome != "failed":
             result.outcome, result.stage, result.error = "failed", until, named(plan.source.path, error)

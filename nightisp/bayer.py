@@ -109,6 +109,10 @@ def binned(samples: Samples, window: Window) -> tuple[Samples, Window]:
     top, left = -(-window.top // 2), -(-window.left // 2)
     bottom = min((window.top + window.height) // 2, height // 2)
     right = min((window.left + window.width) // 2, width // 2)
+    if bottom <= top or right <= left:
+        raise ImageShapeError(
+            f"the visible {window.width} x {window.height} photosites are too few to bin", expected="2x2", actual=window
+        )
     return np.ascontiguousarray(mean.reshape(height // 2, width // 2)), Window(top, left, bottom - top, right - left)
 
 

@@ -139,6 +139,8 @@ class Engine:
         stage, key = PIPELINE[index(name)], plan.keys[name]
         with self._alone(key):
             if self._holds(name, key):
+                if wait and (fresh := self._fresh.get(key)):  # of another frame with the same content
+                    fresh.written.result()
                 self._usage.note(key, hit=True)
                 return (Outcome(name, key, "cached"),)
             image, before = self._input(plan, stage)
@@ -155,14 +157,19 @@ class Engine:
         StoreError
             If something could not be written.
         """
-        keys = [key for key in plan.keys.values() if key in self._fresh]
-        try:
-            for key in keys:
-                if fresh := self._fresh.get(key):
-                    fresh.written.result()
-        finally:
-            for key in keys:
-                self._fresh.pop(key, None)
+        wrong: Exception | None = None
+        for key in plan.keys.values():
+            if not (fresh := self._fresh.get(key)):
+                continue
+            try:
+                fresh.written.result()
+            except Exception as error:
+                wrong = wrong or error
+            with self._guard:
+                if self._fresh.get(key) is fresh:
+                    del self._fresh[key]
+        if wrong:
+            raise wrong
 
     def flush(self, seconds: float) -> None:
         """Wait so long, at most, for what is being written: before leaving at once."""

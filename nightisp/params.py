@@ -213,9 +213,20 @@ def for_frame(tree: Tree, overrides: Tree, origin: str, until: str = NAMES[-1]) 
     """Return the parameters of one frame, up to a stage: its sidecar's values over everybody's, `--set` over both."""
     settled = merge(tree, overrides, _settings(tree))
     with contextlib.suppress(ParamsError):
-        return validate(settled, origin, until)
-    validate(merge(tree, overrides), origin, until)  # raises unless only the two together are at fault
-    return validate(settled, f"{origin} with --set", until)
+        return _together(settled, origin, until)
+    _together(merge(tree, overrides), origin, until)  # raises unless only the two together are at fault
+    return _together(settled, f"{origin} with --set", until)
+
+
+def _together(tree: Tree, origin: str, until: str) -> dict[str, Params]:
+    """Check a tree as `validate` does, and what stages have to agree on."""
+    chosen: dict[str, Any] = validate(tree, origin, until)
+    if "refine" in chosen and chosen["refine"].binned and chosen["denoise"].method != "bin":
+        raise ParamsError(
+            f"{origin}: refine.binned: true stands for denoise.method: bin, not {chosen['denoise'].method}; set both, "
+            "as a draft does, or neither, in params.yaml, --set and sidecar together"
+        )
+    return chosen
 
 
 def own(tree: Tree, overrides: Tree, until: str = NAMES[-1]) -> dict[str, dict[str, Any]]:

@@ -140,3 +140,9 @@ def test_too_small_to_bin() -> None:
 
 def test_the_phase_is_the_published_one() -> None:
     assert PHASE == CFA.BGGR
+
+
+@pytest.mark.parametrize("window", [Window(0, 0, 1, 1), Window(1, 1, 2, 2), Window(3, 0, 1, 8)])
+def test_a_window_without_a_whole_binned_photosite_is_refused(window):
+    with pytest.raises(ImageShapeError, match="too few to bin"):
+        binned(np.zeros((8, 8), np.float32), window)

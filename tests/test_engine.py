@@ -448,6 +448,49 @@ def test_the_next_stage_need_not_wait_for_the_store(counted: Counted, tmp_path: 
     assert counted.counts == {"ingest": 1, "denoise": 1}
 
 
+def test_who_waits_waits_for_another_frame_of_the_same_content(
+    counted: Counted, tmp_path: Path, monkeypatch: Any
+) -> None:
+    raw = write_frame(tmp_path / "one.dng", 1)
+    (plan,) = prepare(counted.engine, {}, [raw]).plans
+    free, write = threading.Event(), Store.write
+    monkeypatch.setattr(Store, "write", lambda *rest: (free.wait(30), write(*rest))[1])
+    counted.engine.ensure(plan, "ingest", wait=False)
+    threading.Timer(0.3, free.set).start()
+    assert counted.engine.ensure(plan, "ingest")[0].did == "cached"
+    assert counted.engine.store.holds("ingest", plan.keys["ingest"])
+    counted.engine.settle(plan)
+
+
+def test_a_picture_that_another_frame_failed_to_write_is_not_rendered(
+    counted: Counted, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Two raws of the same bytes: the second hears that the first has the artifact, which then cannot be written."""
+    raw = write_frame(tmp_path / "one.dng", 1)
+    (tmp_path / "two.dng").write_bytes(raw.read_bytes())
+    one, two = prepare(counted.engine, {}, [raw, tmp_path / "two.dng"]).plans
+    free = threading.Event()
+
+    def full(*_: Any) -> None:
+        assert free.wait(30)
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(Store, "write", full)
+    counted.engine.ensure(one, "ingest", wait=False)
+
+    def run(plan: Any, name: str) -> Any:
+        done = perform(counted.engine, plan, name, None, wait=False)
+        free.set()
+        with pytest.raises(StoreError, match="no space left"):
+            counted.engine.settle(one)  # the first frame comes to its end before the second
+        return done
+
+    result = render_frame(counted.engine, two, "ingest", run, Stop(), lambda *_: None)
+    assert result.outcome == "failed"
+    assert "another frame of the same content" in str(result.error)
+    assert not counted.engine._fresh
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_what_cannot_be_written_fails_its_frame_and_no_other(
     counted: Counted, tmp_path: Path, monkeypatch: Any, wait: bool

@@ -177,3 +177,19 @@ def test_params_yaml_describes_every_parameter() -> None:
         assert f"# {stage.summary}" in text
         for about in stage.params.model_fields.values():
             assert f"# {about.description}" in text
+
+
+def test_a_binned_picture_that_was_not_binned_is_refused() -> None:
+    settings, own = ["denoise.method=bin", "refine.binned=true"], {"denoise": {"method": "none"}}
+    draft = params.load(None, settings)
+    assert params.for_frame(draft, {}, "a.yaml")["refine"].binned  # type: ignore[attr-defined]
+    assert params.for_frame(draft, own, "a.yaml")["denoise"].method == "bin"  # type: ignore[attr-defined]
+    said = r"a.yaml: refine.binned: true stands for denoise.method: bin, not none"
+    with pytest.raises(ParamsError, match=said):
+        params.for_frame(params.parse_sets(settings), own, "a.yaml")
+    params.for_frame(params.parse_sets(settings), own, "a.yaml", until="denoise")  # refine is not asked for
+    with pytest.raises(ParamsError, match=r"a.yaml with --set: refine.binned"):
+        params.for_frame(params.load(None, ["denoise.method=none"]), {"denoise": {"method": "bin"}, **BINNED}, "a.yaml")
+
+
+BINNED = {"refine": {"binned": True}}

@@ -162,6 +162,33 @@ def test_less_memory_than_thought_means_smaller_tiles():
         tiling.exact(network, planes, overlap=1)
 
 
+def test_a_tile_that_is_halved_sees_what_it_needs(unet):
+    """Asked for one tile, which needs no overlap: the halves that a small device takes in its place do."""
+    planes, asked = planes_of(4, 200, 200), 512
+    whole, evaluate = tiling.exact(unet, planes, multiple=4), tiling.evaluate
+
+    def cramped(network, part, *rest, **more):
+        if part.shape[-2] * part.shape[-1] >= 200**2:
+            raise DeviceError("no memory")
+        return evaluate(network, part, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tiling, "evaluate", cramped)
+        assert difference(tiling.exact(unet, planes, tile=asked, multiple=4), whole) < 1e-4
+
+
+def test_flipped_arrays_are_taken(unet):
+    planes = planes_of(4, 40, 48)
+    flipped = tiling.exact(unet, planes[:, ::-1, ::-1], multiple=4)
+    assert (flipped == tiling.exact(unet, planes[:, ::-1, ::-1].copy(), multiple=4)).all()
+
+
+def test_auto_where_onednn_is_not_there(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert resolved("auto", "cpu") == "float32"
+
+
 def test_reduced_copies_are_made_once_and_leave_what_must_be_exact():
     network = build("mwispnet", widths=(4, 4, 4), blocks=1, reduction=2)
     copy = prepared(network, "bfloat16")

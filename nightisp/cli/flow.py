@@ -57,7 +57,7 @@ def run(
     ] = EngineName.prefect,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
     draft: Annotated[
-        bool, typer.Option("--draft", help="A quarter of width and height in a tenth of the time, to output/draft.")
+        bool, typer.Option("--draft", help="A quarter of width and height in a fifth of the time, to output/draft.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,

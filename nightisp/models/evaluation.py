@@ -55,7 +55,7 @@ def evaluate(
     where = where or f"the picture of {planes.shape[-2]} x {planes.shape[-1]}"
     name = type(network).__name__
     device = next(network.parameters(), torch.empty(0)).device
-    if not planes.flags.writeable:  # torch would warn of a tensor that it must not write to
+    if not planes.flags.writeable or min(planes.strides) < 0:  # torch warns of the one, and refuses the other
         planes = planes.copy()
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode())
@@ -88,11 +88,12 @@ def resolved(precision: Precision, device: torch.device | str) -> Precision:
     if precision != "auto":
         return precision
     if torch.device(device).type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif platform.machine().lower() in ("x86_64", "amd64"):
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if native else "float32"
 
 

@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
     By default it maps large arrays anew and gives them back each time: the kernel then clears a network's features
     page by page in every layer, which was measured at a third of HAT's and a quarter of the U-Net's time. One heap,
     as those of other threads than the first hold no more than 64 MB. What frames hold at their peak stays the same;
-    what the process holds does not fall again. Elsewhere than on Linux with glibc nothing is done, as nothing is
-    promised: pictures are the same.
+    what the process holds falls by `release_freed_memory` alone. Elsewhere than on Linux with glibc nothing is done,
+    as nothing is promised: pictures are the same.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -27,11 +27,12 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl has none
         return False
-    settings = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: _NEVER, _ARENA_MAX: 1}
-    return all(mallopt(name, value) for name, value in settings.items())
+    done = [mallopt(_TRIM_THRESHOLD, _NEVER), mallopt(_ARENA_MAX, 1)]
+    done.append(any(mallopt(_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)))  # before 2.35 no more than 32 MB
+    return all(done)
 
 
 def release_freed_memory() -> None:
-    """Give back what is kept, between two stages: the next may need it in other pieces, or another program."""
+    """Give back what is kept, after a stage or a write: the next may need it in other pieces, or another program."""
     if keep_freed_memory():
         ctypes.CDLL(None).malloc_trim(0)

@@ -118,15 +118,19 @@ def exact(
     """
     size = _size(planes)
     channels = planes.shape[0]
-    if overlap is None:
-        overlap = receptive_field(network, channels, multiple) if max(size) > (tile or _SMALL) else 0
+
+    def margin(tile: int) -> int:
+        if overlap is not None or max(size) <= tile:
+            return overlap or 0
+        return receptive_field(network, channels, multiple)
+
     if tile is None:
         tile = max(size)
         if tile > _SMALL:
-            tile = _affordable(network, channels, multiple, precision, memory, overlap)
+            tile = _affordable(network, channels, multiple, precision, memory, margin(_SMALL))
     while True:
         try:
-            return _exactly(network, planes, tile, overlap, multiple, precision)
+            return _exactly(network, planes, tile, margin(tile), multiple, precision)
         except DeviceError:
             if tile <= _SMALL:
                 raise
