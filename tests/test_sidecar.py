@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -215,10 +216,11 @@ def test_stages_that_are_not_run_ask_nothing_of_it(nightisp: Terminal, tmp_path:
 
 def test_it_sets_how_the_file_is_written(nightisp: Terminal, tmp_path: Path) -> None:
     raws = write_frames(tmp_path / "data", 2)
-    beside(raws[1], "export: {format: png, bit_depth: 16}\n")
+    beside(raws[1], "export: {format: png, bit_depth: 16, longest: 32}\n")
     frames = render(nightisp, "--look", "documentary")["frames"]
     assert [Path(frame["output"]).name for frame in frames] == ["frame0.jpg", "frame1.png"]
-    assert (tmp_path / "output" / "frame1.png").read_bytes()[24] == 16  # bits, in PNG's header
+    header = (tmp_path / "output" / "frame1.png").read_bytes()[16:25]
+    assert struct.unpack(">IIB", header) == (32, 24, 16)  # width, height, bits
 
 
 def test_every_account_tells_that_there_was_one(nightisp: Terminal, tmp_path: Path) -> None:
