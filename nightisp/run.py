@@ -75,9 +75,18 @@ class Report:
         return 3 if any(f.outcome == "failed" for f in self.frames) else 0
 
 
-def open_engine(store: Path | None, weights: Path | None, device: str) -> Engine:
-    """Open store and weights, one engine a process for the same three; sweep up what dead processes left."""
-    return _engine(store_folder(store).absolute(), weights_folders(weights), device)
+def open_engine(store: Path | None, weights: Path | None, device: str, memory: int | None = None) -> Engine:
+    """Open store and weights, one engine a process for the same three; sweep up what dead processes left.
+
+    Parameters
+    ----------
+    memory
+        Bytes for all pictures in flight; a quarter of them is what the features of a network's tiles may take.
+    """
+    engine = _engine(store_folder(store).absolute(), weights_folders(weights), device)
+    if memory is not None:
+        engine.networks.limit(memory // 4)
+    return engine
 
 
 @cache
@@ -123,7 +132,7 @@ def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
     index(options.until)
     Naming(options.name)
     tree = read_tree(options)
-    engine = open_engine(options.store, options.weights, options.device)
+    engine = open_engine(options.store, options.weights, options.device, options.memory)
     check_networks(engine, tree, options.until, options.device)
     return engine, tree
 
@@ -192,17 +201,19 @@ class Job:
     store: Path
     weights: Path | None
     device: str
+    memory: int
     output: Path | None
 
     @classmethod
     def of(cls, options: Options, tree: parameters.Tree, plan: Plan) -> Job:
         """Return the job of a plan."""
         output = options.output if options.until == NAMES[-1] else None
-        return cls(plan.source, tree, store_folder(options.store).absolute(), options.weights, options.device, output)
+        store = store_folder(options.store).absolute()
+        return cls(plan.source, tree, store, options.weights, options.device, options.memory, output)
 
     def perform(self, stage: str) -> Performed:
         """Ensure the stage; if it is the last of the run, publish the picture."""
-        engine = open_engine(self.store, self.weights, self.device)
+        engine = open_engine(self.store, self.weights, self.device, self.memory)
         return perform(engine, engine.plan(self.source, self.tree, stage), stage, self.output, wait=False)
 
 

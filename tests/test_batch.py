@@ -13,7 +13,9 @@ import pytest
 from nightisp.batch import BYTES_PER_PHOTOSITE, Batch, FrameResult, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.errors import StageError
+from nightisp.models.heap import MEMORY
 from nightisp.models.weights import Compute, Library
+from nightisp.run import Options, check_settings, open_engine
 from nightisp.sources import Source
 from nightisp.store import Store
 from tests.frames import SHIPPED, write_frame, write_pair
@@ -49,6 +51,13 @@ def test_frames_in_flight_are_bounded(workers: int, frames_in_memory: float, mos
     assert watch.most == most
     assert [r.frame for r in results] == [f"f{n}" for n in range(12)]
     assert sorted(r.frame for r in told) == sorted(r.frame for r in results)
+
+
+@pytest.mark.parametrize(("budget", "features"), [(400 * 10**6, 10**8), (10**12, MEMORY)])
+def test_networks_share_the_memory(tmp_path: Path, budget: int, features: int) -> None:
+    engine, _ = check_settings(Options(store=tmp_path, memory=budget, device="cpu"))
+    assert engine.networks.memory == features
+    assert open_engine(tmp_path, None, "cpu").networks.memory == features, "who names none leaves it as it is"
 
 
 def test_after_stop_no_further_frame_begins() -> None:

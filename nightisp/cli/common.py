@@ -62,7 +62,11 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Pictures at once. [default: cores]")]
 MemoryOption = Annotated[
     str | None,
-    typer.Option("--memory", metavar="SIZE", help="Budget for all pictures, as 6GB. [default: 60 % of what is free]"),
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Budget for pictures and networks' tiles, as 6GB. [default: 60 % of what is free]",
+    ),
 ]
 
 

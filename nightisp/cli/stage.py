@@ -56,7 +56,8 @@ def run(
 
     base = root() or Path.cwd()
     tree = read_params(params, settings)
-    engine = open_engine(store, weights, device)
+    budget = memory_budget(memory)
+    engine = open_engine(store, weights, device, budget)
     check_networks(engine, tree, stage, device)
     lines = run_stage(
         engine,
@@ -67,7 +68,7 @@ def run(
         output or base / "output",
         recursive=recursive,
         workers=workers or os.cpu_count() or 1,
-        memory=memory_budget(memory),
+        memory=budget,
     )
     failed = [line for line in lines if line.error]
     typer.echo(f"{stage}: {len(lines) - len(failed)} of {len(lines)} frames in {path(Path(), stage)}")

@@ -10,6 +10,9 @@ from functools import cache
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1
 
+MEMORY = 10**9
+"""Bytes that the features of one tile may take, unless somebody knows better."""
+
 
 @cache
 def keep_freed_memory() -> bool:

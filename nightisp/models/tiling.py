@@ -20,12 +20,10 @@ from torch import nn
 from nightisp.errors import DeviceError, ImageShapeError, ParamsError, StageError
 from nightisp.models.cost import bytes_per_sample
 from nightisp.models.evaluation import Planes, Precision, evaluate, prepared, resolved
+from nightisp.models.heap import MEMORY
 from nightisp.models.padding import cut, grown
 
-__all__ = ["Planes", "Precision", "blended", "evaluate", "exact", "receptive_field", "whole"]
-
-MEMORY = 10**9
-"""Bytes for the features of one tile unless the caller knows better."""
+__all__ = ["MEMORY", "Planes", "Precision", "blended", "evaluate", "exact", "receptive_field", "whole"]
 
 _SMALL = 128  # no tile is smaller, whatever the memory
 _REACH: WeakKeyDictionary[nn.Module, dict[tuple[int, int], int]] = WeakKeyDictionary()

@@ -20,7 +20,7 @@ from nightisp.errors import (
 )
 from nightisp.models import build
 from nightisp.models.checkpoints import SLOTS, import_checkpoint
-from nightisp.models.heap import keep_freed_memory
+from nightisp.models.heap import MEMORY, keep_freed_memory
 from nightisp.models.weightfile import SUFFIX, content_digest, mismatch, read_card, read_tensors, write
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Compute:
         Bytes that the features of a network may take, where it can run in tiles without other pictures.
     """
 
-    def __init__(self, library: Library, device: str = "auto", memory: int = 10**9) -> None:
+    def __init__(self, library: Library, device: str = "auto", memory: int = MEMORY) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ParamsError(f"{device}: no such device; expected auto, cpu, cuda or cuda:0, cuda:1, ...")
         keep_freed_memory()
@@ -157,6 +157,10 @@ class Compute:
         self.memory = memory
         self._asked = device
         self._device: torch.device | None = None
+
+    def limit(self, memory: int) -> None:
+        """Let features take so many bytes, or what they may take by default if that is less."""
+        self.memory = min(MEMORY, memory)
 
     def __call__(self, name: str) -> nn.Module:
         """Return the network of the weights called `name`."""
