@@ -182,7 +182,9 @@ def _render(
     tell: Callable[[str, str], None],
     result: FrameResult,
 ) -> None:
-    for name, todo in engine.status(plan, until).items():
+    status = engine.status(plan, until)
+    engine.fetch(plan, status)
+    for name, todo in status.items():
         if stop:
             return
         tell(plan.source.frame, name)

@@ -74,6 +74,9 @@ class _Engine:
     def status(self, plan: Plan, until: str) -> dict[str, str]:
         return {"ingest": "compute", "denoise": "compute"}
 
+    def fetch(self, plan: Plan, todo: dict[str, str]) -> None:
+        """Have no networks."""
+
     def settle(self, plan: Plan) -> None:
         raise StageError("another fault, which is not to hide the first")
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from nightisp.errors import (  # noqa: E402
     WeightsMismatchError,
     WeightsNotFoundError,
 )
-from nightisp.models import build  # noqa: E402
+from nightisp.models import build, weights  # noqa: E402
 from nightisp.models.weights import SLOTS, Compute, Library, import_checkpoint  # noqa: E402
 
 SMALL = {
@@ -303,6 +304,22 @@ def test_compute_loads_on_its_device(tmp_path):
     assert next(compute("denoise_unet").parameters()).device == compute.device
     assert compute("denoise_unet") is compute("denoise_unet")
     assert Compute(Library([]), "auto").device.type in {"cpu", "cuda"}
+
+
+def test_weights_are_fetched_beside_other_work(tmp_path, monkeypatch):
+    torch.save(small("denoise"), tmp_path / "a.pth")
+    import_checkpoint("denoise", [tmp_path / "a.pth"], tmp_path)
+    compute, begun = Compute(Library([tmp_path]), "cpu"), threading.active_count()
+    compute.fetch(["denoise_unet", "missing"])
+    for thread in threading.enumerate():
+        if thread.name == "weights":
+            thread.join(60)
+    monkeypatch.setattr(weights, "_loaded", None)
+    assert isinstance(compute("denoise_unet"), torch.nn.Module), "loaded by then"
+    with pytest.raises(WeightsNotFoundError):
+        compute("missing")
+    compute.fetch(["denoise_unet"])
+    assert threading.active_count() == begun, "what was fetched is not fetched again"
 
 
 def test_a_missing_device_is_an_error(monkeypatch):

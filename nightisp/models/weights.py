@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from nightisp.errors import (
@@ -156,6 +157,8 @@ class Compute:
         self.library = library
         self.memory = memory
         self._asked = device
+        self._fetched: set[str] = set()
+        self._guard = Lock()
         self._device: torch.device | None = None
 
     def limit(self, memory: int) -> None:
@@ -165,6 +168,24 @@ class Compute:
     def __call__(self, name: str) -> nn.Module:
         """Return the network of the weights called `name`."""
         return self.library.load(name, self.device)
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Begin to load weights in another thread, for the processor to be at work while PyTorch is imported.
+
+        What goes wrong is told to whoever then asks for the network. The process does not end before it is done, as
+        PyTorch cannot be left half imported.
+        """
+
+        def load(wanted: tuple[str, ...]) -> None:
+            with contextlib.suppress(Exception):
+                for name in wanted:
+                    self(name)
+
+        with self._guard:
+            wanted = tuple(name for name in names if name not in self._fetched)
+            self._fetched.update(wanted)
+        if wanted:
+            Thread(target=load, args=(wanted,), name="weights").start()
 
     @property
     def device(self) -> torch.device:
