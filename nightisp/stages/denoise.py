@@ -40,8 +40,9 @@ def denoise(mosaic: Mosaic, params: DenoiseParams, networks: Networks | None = N
 
     Takes and gives linear samples, (H, W). Weights that were trained for it see noise of variance 1 everywhere: the
     planes are stabilized first and restored after, nothing is clipped, and `noise` of the result says whose figures
-    were used. Weights of a blind network, as published, see samples clipped to [0, max(3 x mean, 0.9)], and their
-    result is clipped to [0, 1]. `method: none` clips nothing. `method: bin` gives (H // 4 * 2, W // 4 * 2).
+    were used. What reaches white level had at least that much light, and is never made darker. Weights of a blind
+    network, as published, see samples clipped to [0, max(3 x mean, 0.9)], and their result is clipped to [0, 1].
+    `method: none` clips nothing. `method: bin` gives (H // 4 * 2, W // 4 * 2).
 
     Raises
     ------
@@ -136,7 +137,12 @@ def _told(packed: Samples, noise: NoiseFigures, networks: Networks, params: Deno
     shot, read = np.array([noise.figures[channel] for channel in (0, 1, 2, 1)], np.float32).T  # of R, G, B, G
     stabilized = in_rows(lambda part: stabilize(part, shot, read), packed)
     residual = _residual(stabilized, networks, params)
-    return in_rows(lambda part, more: restore(part + more, shot, read), stabilized, residual)
+
+    def cleaned(part: Samples, more: Samples, given: Samples) -> Samples:
+        light = restore(part + more, shot, read)
+        return np.where(given >= 1, np.maximum(light, given), light)  # a lamp's light is not noise
+
+    return in_rows(cleaned, stabilized, residual, packed)
 
 
 def _blind(packed: Samples, networks: Networks, params: DenoiseParams) -> Samples:

@@ -199,6 +199,17 @@ def test_the_noise_is_known_from_file_camera_or_mosaic(shot: Shot, source: str) 
         assert found.figures[1] == camera.noise(3200)
 
 
+def test_what_clips_is_not_made_darker() -> None:
+    samples = np.full((8, 8), 0.5, np.float32)
+    samples[:2, :4] = (1, 1.25, 0.999, 0.2)
+    lower, higher = Constant(-3, -3, -3, -3), Constant(3, 3, 3, 3)
+    darker = denoise(mosaic(samples), TOLD, lambda name: lower).samples
+    assert (darker[:2, :2] == samples[:2, :2]).all()
+    assert (darker[:2, 2:4] < samples[:2, 2:4] - 0.01).all()
+    assert (darker[2:] < 0.49).all()
+    assert (denoise(mosaic(samples), TOLD, lambda name: higher).samples > samples + 0.01).all()
+
+
 def test_figures_survive_the_store() -> None:
     result = denoise(mosaic(noise(8, 8)), TOLD, lambda name: SILENT)
     assert Mosaic.restore(result.stored(), result.state()).noise == result.noise
