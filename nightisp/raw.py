@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from nightisp.colorimetry import xy_to_kelvin, xy_to_xyz, xyz_to_camera_at
 from nightisp.errors import RawFileError
 from nightisp.image import CFA, ColorMatrix, Mosaic, Samples, Shot, Triple
 from nightisp.refusals import not_bayer, readable, refusal, truncated
+from nightisp.saturation import saturation
 from nightisp.stage import Params, Stage
 
 Levels = tuple[float, float, float, float]
@@ -37,6 +38,9 @@ class IngestParams(Params):
 
     black_level: float | None = Field(None, ge=0, le=65535, description="black of all photosites, in sensor units")
     white_level: float | None = Field(None, gt=0, le=65535, description="white level, in sensor units")
+    saturation: Literal["seen", "stated"] = Field(
+        "seen", description="white level where the samples are seen to clip below the stated one; or as stated"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,20 @@ def ingest(raw: RawFile, params: IngestParams) -> Mosaic:
     """
     decoded = _decode(raw.path)
     black, white = _levels(decoded.shot, params, f"{raw.path}: ")
+    shot = decoded.shot
+    if params.saturation == "seen" and params.white_level is None:
+        shot, white = _seen_to_clip(decoded, black, white)
     samples, window = to_phase(linearize(decoded.samples, black, white), decoded.cfa, CFA.BGGR)
-    shot = decoded.shot.model_copy(update={"black_level": black, "white_level": white})
+    shot = shot.model_copy(update={"black_level": black, "white_level": white})
     return Mosaic(samples, shot=shot, window=window, cfa=CFA.BGGR)
+
+
+def _seen_to_clip(decoded: _Decoded, black: Levels, white: float) -> tuple[Shot, float]:
+    """Return the white level by what clips, and the shot with the file's figures of noise on that scale."""
+    seen = saturation(decoded.samples, decoded.cfa, black, white)
+    grown = (white - min(black)) / (seen - min(black))  # samples become so much larger
+    profile = tuple((shot * grown, read * grown**2) for shot, read in decoded.shot.noise_profile)
+    return decoded.shot.model_copy(update={"noise_profile": profile}), seen
 
 
 def check(shot: Shot, params: IngestParams) -> None:
