@@ -44,6 +44,8 @@ class WhiteBalanceTraining(Params):
     space: Literal["camera", "romm"] = Field("romm", description="RGB that the network sees")
     scenes: int = Field(64, ge=1, description="photographs in a pool")
     mixed: float = Field(0.4, ge=0, le=1, description="share of scenes with another lamp in another place")
+    finish: tuple[float, float] = Field((0.0, 1.0), description="bounds of `Scene.finish`: night to day")
+    level: tuple[float, float] = Field((0.004, 0.35), description="bounds of the mean light, 1 being white level")
     window: float = Field(0.5, gt=0, le=1, description="smallest share of a photograph's sides that is seen")
     saturation: tuple[float, float] = Field((0.6, 1.15), description="bounds of the factor on photographs' saturation")
     stem: int = Field(64, ge=1, description="features of the first convolution")
@@ -134,7 +136,8 @@ class WhiteBalancing:
     def _sample(self, pixels: Pixels, size: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array, Array]:
         window = _window(pixels, (size[1] * _OVERSAMPLED, size[0] * _OVERSAMPLED), self.params.window, rng)
         photograph = saturated(window, float(rng.uniform(*self.params.saturation)))
-        scene = draw_scene(rng)
+        level, finish = float(np.exp(rng.uniform(*np.log(self.params.level)))), float(rng.uniform(*self.params.finish))
+        scene = replace(draw_scene(rng), level=level, finish=finish)
         other = draw_other(scene, rng) if rng.random() < self.params.mixed else None
         light, illuminant = lit(photograph, scene, other, rng)
         small = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA)
