@@ -71,7 +71,7 @@ def evaluation_yaml() -> str:
         _plot(
             f"{name.lower()}_against_gamma",
             "scatter",
-            ("tone.gamma", "gamma"),
+            ("tone_gamma", "gamma"),
             ({_QUALITY: name.lower()}, f"{name}, {better} is better"),
         )
         for name, better in _MEASURES.items()

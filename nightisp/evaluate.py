@@ -262,16 +262,17 @@ def as_metrics(evaluation: Evaluation) -> dict[str, float | int | None]:
 
 
 def as_row(evaluation: Evaluation, options: Options) -> dict[str, float | None]:
-    """Return every parameter that is a number, as `tone.gamma`, and the means of the finished picture, by flat names.
+    """Return every parameter that is a number, as `tone_gamma`, and the means of the finished picture, by flat names.
 
-    One row an evaluation: rows of several evaluations are points of quality against any parameter.
+    One row an evaluation: rows of several are points of quality against any parameter. Names have no dot, which Vega
+    takes for a path into an object.
     """
     from nightisp.params import defaults, merge
     from nightisp.run import read_tree
 
     tree = merge(defaults(), read_tree(options))
     numbers = {
-        f"{stage}.{name}": value
+        f"{stage}_{name}": value
         for stage in NAMES
         for name, value in tree[stage].items()
         if isinstance(value, int | float) and not isinstance(value, bool)
