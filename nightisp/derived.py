@@ -1,4 +1,4 @@
-"""What follows from the stage table: dvc.yaml, docs/stages.md, and a params.yaml to begin with.
+"""What follows from the stage table: dvc.yaml, evaluation/dvc.yaml, docs/stages.md, and a params.yaml to begin with.
 
 `python -m nightisp.derived` writes them (params.yaml only where there is none); `--check` fails if one is out of date.
 """
@@ -11,16 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nightisp import code, manifest
+from nightisp import code, manifest, measured
 from nightisp.params import canonical, read_yaml
 from nightisp.pipeline import PIPELINE
 from nightisp.stage import Stage
 
 INPUT, OUTPUT, WEIGHTS = "data", "output", "weights"
+_RAWS, _REFERENCES, _METRICS, _QUALITY = "raws", "references", "metrics.json", "quality.csv"  # in evaluation/
+_MEASURES = {"PSNR": "more", "SSIM": "more", "CIEDE2000": "less"}
 
 
 def dvc_yaml() -> str:
-    """Return dvc.yaml: for each stage its command, the manifest before it, its code, its weights, its parameters."""
+    """Return dvc.yaml: for each stage its command, the manifest before it, its code, its weights, its parameters.
+
+    After them comes `measure`, which computes no picture: it writes what `dvc metrics` and `dvc plots` show.
+    """
     stages: dict[str, Any] = {}
     for place, stage in enumerate(PIPELINE):
         before = [f"{manifest.FOLDER}/{PIPELINE[place - 1].name}.jsonl"] if place else [INPUT]
@@ -35,7 +40,44 @@ def dvc_yaml() -> str:
             "params": [stage.name],
             "outs": outs,
         }
-    return _HEAD.format(what="the pipeline for `dvc repro`") + _yaml({"stages": stages})
+    stages["measure"] = {
+        "desc": "Write down seconds, counts and the tone curve.",
+        "cmd": "nightisp stage measure",
+        "deps": [f"{manifest.FOLDER}/{stage.name}.jsonl" for stage in PIPELINE],
+        "params": ["tone"],
+        "outs": [measured.SECONDS, measured.TONE_CURVE],
+        "metrics": [measured.METRICS],
+    }
+    curve, seconds = {measured.TONE_CURVE: "display"}, {measured.SECONDS: "stage"}
+    plots = [
+        _plot("tone_curve", "simple", ("stops", "light in stops, 0 is white"), (curve, "display value")),
+        _plot("seconds", "bar_horizontal_sorted", ("seconds", "seconds, mean of the pictures"), (seconds, "stage")),
+    ]
+    return _HEAD.format(what="the pipeline for `dvc repro`") + _yaml({"stages": stages, "plots": plots})
+
+
+def evaluation_yaml() -> str:
+    """Return evaluation/dvc.yaml: the whole pipeline against references, for experiments with its parameters."""
+    modules = {name for stage in PIPELINE for name in _code_behind(stage)} | {"nightisp.evaluate", "nightisp.metrics"}
+    stage = {
+        "desc": "Render raws and measure them against what they should become.",
+        "cmd": f"nightisp evaluate --input {_RAWS} --references {_REFERENCES} --metrics {_METRICS} --table {_QUALITY}",
+        "deps": [_RAWS, _REFERENCES, f"../{WEIGHTS}", *(f"../{name.replace('.', '/')}.py" for name in sorted(modules))],
+        "params": [{"../params.yaml": [stage.name for stage in PIPELINE]}],
+        "outs": [_QUALITY],
+        "metrics": [_METRICS],
+    }
+    plots = [
+        _plot(
+            f"{name.lower()}_against_gamma",
+            "scatter",
+            ("tone_gamma", "gamma"),
+            ({_QUALITY: name.lower()}, f"{name}, {better} is better"),
+        )
+        for name, better in _MEASURES.items()
+    ]
+    what = "measuring against references, for `dvc exp run`"
+    return _HEAD.format(what=what) + _yaml({"stages": {"evaluate": stage}, "plots": plots})
 
 
 def params_yaml() -> str:
@@ -72,10 +114,15 @@ def stages_md() -> str:
     return "\n".join(lines) + "\n"
 
 
-FILES = {"dvc.yaml": dvc_yaml, "docs/stages.md": stages_md}
+FILES = {"dvc.yaml": dvc_yaml, "evaluation/dvc.yaml": evaluation_yaml, "docs/stages.md": stages_md}
 
 _COMMENT = "<!-- Derived from the stage table by `python -m nightisp.derived`: edit nightisp/stages instead. -->"
 _HEAD = "# Derived from the stage table by `python -m nightisp.derived`: {what}. Edit nightisp/stages instead.\n"
+
+
+def _plot(title: str, template: str, x: tuple[str, str], y: tuple[dict[str, str], str]) -> dict[str, Any]:
+    """Return a plot of DVC: columns and labels of its axes, that of y below the name of the file."""
+    return {title: {"template": template, "x": x[0], "x_label": x[1], "y": y[0], "y_label": y[1]}}
 
 
 def _code_behind(stage: Stage) -> list[str]:

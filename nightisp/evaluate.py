@@ -51,6 +51,8 @@ class Evaluation:
     frames: list[FrameScore]
     wall_seconds: float = 0.0
     interrupted: bool = False
+    computed: dict[str, int] = field(default_factory=dict)
+    """How many frames each stage was computed for; the others were in the store. Stages without any are left out."""
 
     @property
     def status(self) -> int:
@@ -136,7 +138,9 @@ def evaluate(options: Options, references: Path, observer: Observer, stop: Stop)
             result.source, FrameScore(result.frame, result.source, error=result.error or f"{result.source}: not begun")
         )
     frames = sorted(scores.values(), key=lambda score: (score.frame, str(score.source)))
-    return Evaluation(frames, time.perf_counter() - begun, interrupted=bool(stop))
+    counts = {name: sum(result.stages.get(name) == "computed" for result in rendered) for name in NAMES}
+    computed = {name: count for name, count in counts.items() if count}
+    return Evaluation(frames, time.perf_counter() - begun, interrupted=bool(stop), computed=computed)
 
 
 def measure(engine: Engine, plan: Plan, truth: Truth) -> dict[str, dict[str, float]]:
@@ -255,6 +259,26 @@ def as_metrics(evaluation: Evaluation) -> dict[str, float | int | None]:
         flat[_SECONDS] = sum(numbers[_SECONDS] for numbers in means.values())
     measured = len(evaluation.measured)
     return {"frames": measured, "failed": len(evaluation.frames) - measured, **_rounded(flat)}
+
+
+def as_row(evaluation: Evaluation, options: Options) -> dict[str, float | None]:
+    """Return every parameter that is a number, as `tone_gamma`, and the means of the finished picture, by flat names.
+
+    One row an evaluation: rows of several are points of quality against any parameter. Names have no dot, which Vega
+    takes for a path into an object.
+    """
+    from nightisp.params import defaults, merge
+    from nightisp.run import read_tree
+
+    tree = merge(defaults(), read_tree(options))
+    numbers = {
+        f"{stage}_{name}": value
+        for stage in NAMES
+        for name, value in tree[stage].items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    means = evaluation.means().get(NAMES[-1], {})
+    return {**numbers, **_rounded({name: value for name, value in means.items() if name != _SECONDS})}
 
 
 def _rounded(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -30,7 +30,7 @@ def test_up_to_date(name: str) -> None:
 
 def test_dvc_yaml_follows_the_table() -> None:
     stages = load(derived.dvc_yaml())["stages"]
-    assert tuple(stages) == NAMES
+    assert tuple(stages) == (*NAMES, "measure")
     before = "data"
     for stage in PIPELINE:
         entry = stages[stage.name]
@@ -44,6 +44,27 @@ def test_dvc_yaml_follows_the_table() -> None:
                 assert (REPOSITORY / dependency).is_file(), dependency
         before = entry["outs"][0]
     assert stages["export"]["outs"][1] == {"output": {"persist": True}}
+    assert stages["measure"]["deps"] == [stages[name]["outs"][0] for name in NAMES]
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "evaluation/dvc.yaml"])
+def test_plots_are_of_files_that_a_stage_writes(name: str) -> None:
+    tree = load(derived.FILES[name]())
+    written = {out for stage in tree["stages"].values() for out in stage["outs"] if isinstance(out, str)}
+    files = {file for plot in tree["plots"] for about in plot.values() for file in about["y"]}
+    assert files
+    assert files <= written
+
+
+def test_the_evaluation_stands_on_what_all_stages_stand_on() -> None:
+    pipeline = load(derived.dvc_yaml())["stages"]
+    (evaluate,) = load(derived.evaluation_yaml())["stages"].values()
+    code = {f"../{path}" for name in NAMES for path in pipeline[name]["deps"] if path.startswith("nightisp/")}
+    assert code < set(evaluate["deps"])
+    assert {"raws", "references", "../weights", "../nightisp/evaluate.py"} < set(evaluate["deps"])
+    assert evaluate["params"] == [{"../params.yaml": list(NAMES)}]
+    for dependency in evaluate["deps"][3:]:
+        assert (REPOSITORY / "evaluation" / dependency).is_file(), dependency
 
 
 class GlowParams(Params):
@@ -79,6 +100,8 @@ def test_a_stage_more_shows_everywhere() -> None:
         "outs": ["manifests/glow.jsonl"],
     }
     assert stages["refine"]["deps"][0] == "manifests/glow.jsonl"
+    assert "manifests/glow.jsonl" in stages["measure"]["deps"]
+    assert "glow" in load(derived.evaluation_yaml())["stages"]["evaluate"]["params"][0]["../params.yaml"]
     assert load(derived.params_yaml())["glow"] == {"radius": 2.5, "kind": "soft"}
     assert "  # how far lamps shine\n  radius: 2.5\n" in derived.params_yaml()
     described = derived.stages_md()
@@ -109,7 +132,7 @@ def test_main_checks_and_writes(
     monkeypatch.chdir(tmp_path)
     assert derived.main(["--check"]) == 1
     assert (
-        "out of date: dvc.yaml, docs/stages.md, params.yaml; run `python -m nightisp.derived`"
+        "out of date: dvc.yaml, evaluation/dvc.yaml, docs/stages.md, params.yaml; run `python -m nightisp.derived`"
         in capsys.readouterr().err
     )
     assert list(tmp_path.iterdir()) == []

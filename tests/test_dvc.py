@@ -15,6 +15,8 @@ from nightisp.pipeline import NAMES
 from tests.frames import write_frames
 
 REPOSITORY = Path(__file__).parents[1]
+STAGES = [*NAMES, "measure"]
+"""Of dvc.yaml: the pipeline's, and the one that writes down what it took."""
 BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.skipif(not (BIN / "dvc").exists(), reason="dvc is not installed beside this Python")
@@ -70,9 +72,15 @@ def set_gamma(root: Path, old: str, new: str) -> None:
 
 def test_dvc_and_the_flow_share_one_store(project: Path) -> None:
     """One story in order, since each step builds on what the one before left in the store."""
-    assert repro(project) == list(NAMES)
+    assert repro(project) == STAGES
     assert artifacts(project) == dict.fromkeys(NAMES, 2)
     assert sorted(p.name for p in (project / "output").glob("*.*")) == [".nightisp", "frame0.jpg", "frame1.jpg"]
+
+    # what it took is there for `dvc metrics show`
+    (told,) = json.loads(call(project, "dvc", "metrics", "show", "--json", "measured/metrics.json")).values()
+    metrics = told["data"]["measured/metrics.json"]["data"]
+    assert (metrics["frames"], metrics["failed"]) == (2, 0)
+    assert set(metrics["seconds"]) == {*NAMES, "total"}
 
     # after dvc repro, the flow computes nothing
     assert {did for stages in flow(project).values() for did in stages.values()} == {"cached"}
@@ -84,7 +92,7 @@ def test_dvc_and_the_flow_share_one_store(project: Path) -> None:
     downstream = list(NAMES[NAMES.index("tone") :])
     assert list(after.values()) == [downstream, downstream]
     before = artifacts(project)
-    assert repro(project) == downstream  # DVC starts them, but
+    assert repro(project) == [*downstream, "measure"]  # DVC starts them, but
     assert artifacts(project) == before  # they find their keys and compute nothing
 
     # putting gamma back computes nothing
@@ -95,7 +103,7 @@ def test_dvc_and_the_flow_share_one_store(project: Path) -> None:
     # a sidecar beside a raw reruns what it names, of that raw alone
     sidecar = project / "data" / "frame0.nightisp.yaml"
     sidecar.write_text("super_resolution: {method: lanczos}\n")
-    assert repro(project) == list(NAMES)  # which frames there are, and their sidecars, stand in the first manifest
+    assert repro(project) == STAGES  # which frames there are, and their sidecars, stand in the first manifest
     last = NAMES[-2:]
     assert artifacts(project) == {name: count + (name in last) for name, count in before.items()}
     before = artifacts(project)
@@ -138,5 +146,5 @@ def test_dvc_runs_without_git(project: Path, tmp_path: Path) -> None:
         project, root, ignore=shutil.ignore_patterns(".git", ".dvc", "artifacts", "manifests", "output", "dvc.lock")
     )
     call(root, "dvc", "init", "--no-scm", "-q")
-    assert repro(root) == list(NAMES)
+    assert repro(root) == STAGES
     assert artifacts(root)["export"] == len(list((root / "data").glob("*.dng")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -161,6 +162,21 @@ def test_cached_stages_keep_their_seconds(nights: Path, run: Run) -> None:
     assert [frame["stages"] for frame in first["frames"]] == [frame["stages"] for frame in second["frames"]]
     shutil.rmtree(nights / "artifacts" / "tone")
     assert report(run)["frames"][0]["stages"]["export"] == first["frames"][0]["stages"]["export"]
+
+
+def test_one_row_an_evaluation_and_only_what_changed_is_computed(nights: Path, run: Run) -> None:
+    arguments = ("evaluate", "--input", "raws", "--references", "references", "--table", "t.csv")
+    assert "computed: ingest 2, denoise 2, " in run(*arguments)[0]
+    assert "computed: nothing;" in run(*arguments)[0]
+    out, _ = run(*arguments, "--set", "tone.gamma=2.5", "--metrics", "m.json")
+    assert "computed: tone 2, refine 2, super_resolution 2, export 2; " in out
+    (row,) = csv.DictReader(Path("t.csv").read_text().splitlines())
+    assert (row["tone_gamma"], row["export_quality"]) == ("2.5", "95")
+    assert not {"tone_curve", "denoise_method", "refine_binned"} & set(row)  # no numbers
+    metrics = json.loads(Path("m.json").read_text())
+    assert {name: float(row[name]) for name in ("psnr", "ssim", "ciede2000")} == {
+        name: metrics[name] for name in ("psnr", "ssim", "ciede2000")
+    }
 
 
 def test_one_frame_that_fails_does_not_stop_the_rest(nights: Path, run: Run) -> None:

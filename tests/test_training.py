@@ -174,6 +174,13 @@ def test_a_photograph_is_held_out_for_good(folder: Path, photographs: Photograph
     assert fewer.digest == photographs.digest
 
 
+def test_of_photographs_that_no_network_saw_all_are_held_out(folder: Path, tmp_path: Path) -> None:
+    untrained = read_photographs([folder], untrained=True)
+    assert (len(untrained.training), len(untrained.held_out)) == (0, 30)
+    with pytest.raises(RawFileNotFoundError, match="no photograph"):
+        read_photographs([tmp_path], untrained=True)
+
+
 def test_photographs_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RawFileNotFoundError, match="no such folder"):
         read_photographs([tmp_path / "gone"])

@@ -42,6 +42,10 @@ def evaluate(
     metrics: Annotated[
         Path | None, typer.Option("--metrics", metavar="FILE", help="Write the means as flat JSON for `dvc metrics`.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="Write numeric parameters and means as CSV for `dvc plots`."),
+    ] = None,
     store: StoreOption = None,
     weights: WeightsOption = None,
     params: ParamsOption = None,
@@ -62,8 +66,9 @@ def evaluate(
     """
     from nightisp.batch import Stop
     from nightisp.cli.progress import Progress, interruptible
-    from nightisp.evaluate import as_json, as_metrics
+    from nightisp.evaluate import as_json, as_metrics, as_row
     from nightisp.evaluate import evaluate as run
+    from nightisp.measured import as_csv
     from nightisp.publish import publish
     from nightisp.run import Options
 
@@ -86,6 +91,9 @@ def evaluate(
     for path, content in ((output, as_json(evaluation, options)), (metrics, as_metrics(evaluation))):
         if path:
             publish((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), path)
+    if table:
+        row = as_row(evaluation, options)
+        publish(as_csv(tuple(row), [tuple(row.values())]).encode(), table)
     if evaluation.status:
         raise typer.Exit(evaluation.status)
 
@@ -106,6 +114,8 @@ def _show(evaluation: Evaluation) -> None:
     for stage, summary in evaluation.angles().items():
         said = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in summary.items())
         console.print(f"{stage}, degrees: {said}")
+    did = ", ".join(f"{stage} {count}" for stage, count in evaluation.computed.items())
+    console.print(f"computed: {did or 'nothing'}; all else was in the store")
     console.print(f"{len(rows)} of {len(evaluation.frames)} pictures measured in {evaluation.wall_seconds:.1f} s")
 
 

@@ -76,3 +76,15 @@ def run(
         typer.echo(f"  failed in {line.stage}: {line.error}", err=True)
     if failed and strict:
         raise typer.Exit(3)
+
+
+@app.command()
+def measure(store: StoreOption = None, params: ParamsOption = None) -> None:
+    """Write what `dvc metrics` and `dvc plots` show: seconds, counts and the tone curve, into measured/."""
+    from nightisp.cli.common import open_store
+    from nightisp.measured import measure as run
+    from nightisp.project import root
+
+    base = root() or Path.cwd()
+    for path in run(open_store(store), read_params(params, None), base):
+        typer.echo(path.relative_to(base))

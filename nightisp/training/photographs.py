@@ -42,7 +42,7 @@ class Photographs:
         return {"training": len(self.training), "held_out": len(self.held_out), "sha256": self.digest}
 
 
-def read_photographs(folders: Sequence[Path], *, longest: int = 1600) -> Photographs:
+def read_photographs(folders: Sequence[Path], *, longest: int = 1600, untrained: bool = False) -> Photographs:
     """Read every photograph in some folders and hold out a tenth of them, by their own digest.
 
     Whether a photograph is held out depends on its bytes alone, not on its name or its company: what was held out
@@ -54,6 +54,8 @@ def read_photographs(folders: Sequence[Path], *, longest: int = 1600) -> Photogr
         With JPEG, PNG, TIFF or WebP pictures, in sub-folders too.
     longest
         Larger pictures are shrunk by areas until their longer side is this.
+    untrained
+        Hold out all of them, since no network was trained on any.
 
     Raises
     ------
@@ -70,8 +72,11 @@ def read_photographs(folders: Sequence[Path], *, longest: int = 1600) -> Photogr
             found.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
     parts: tuple[list[Pixels], list[Pixels]] = ([], [])
     for digest in sorted(found):
-        parts[int(digest[:8], 16) % _HELD_OUT == 0].append(_read(found[digest], longest))
-    if not all(parts):
+        held_out = untrained or int(digest[:8], 16) % _HELD_OUT == 0
+        parts[held_out].append(_read(found[digest], longest))
+    if untrained and not found:
+        raise RawFileNotFoundError(f"{', '.join(map(str, folders))}: no photograph; expected at least one")
+    if not untrained and not all(parts):
         raise RawFileNotFoundError(
             f"{', '.join(map(str, folders))}: {len(parts[0])} photographs to train on and {len(parts[1])} to hold out; "
             "expected at least one of each: add photographs"
