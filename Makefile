@@ -8,7 +8,7 @@ ARGS ?=
 export PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types derived container check bench constraints wheel clean
+.PHONY: help setup run test torture lint format types derived container check bench constraints wheel clean
 
 help: ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r verb does; do \
@@ -22,6 +22,10 @@ run: setup ## Render the raws in data/ into output/ (INPUT=..., OUTPUT=...).
 
 test: setup ## Run the tests.
 	$(BIN)/pytest $(ARGS)
+
+torture: setup ## Kill, starve and mislead it for long: every script in tests/torture.
+	@set -e; for file in tests/torture/[a-z]*.py; do \
+	    echo "== $$file"; $(BIN)/python -m tests.torture.$$(basename $$file .py) $(ARGS); done
 
 lint: setup ## Check style, imports between modules, shell scripts, the Dockerfile.
 	$(BIN)/ruff check

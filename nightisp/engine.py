@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from nightisp import code
 from nightisp import params as parameters
@@ -82,7 +83,7 @@ class Engine:
     store: Store
     library: Any
     networks: Any
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _locks: WeakValueDictionary[str, threading.Lock] = field(default_factory=WeakValueDictionary)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _device: threading.Lock = field(default_factory=threading.Lock)
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
@@ -304,7 +305,7 @@ class Engine:
     def _alone(self, key: str) -> Iterator[None]:
         """Let one thread at a time work on a key: two frames of one content are computed once."""
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
+            lock = self._locks.setdefault(key, threading.Lock())  # is gone when nobody holds or awaits it
         with lock:
             yield
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nightisp.errors import ProjectError
+from nightisp.usage import beside as beside_file
+from nightisp.usage import sweep
 
 FOLDER = "manifests"
 
@@ -65,11 +65,12 @@ def write(file: Path, lines: Iterable[Line]) -> None:
         json.dumps({k: v for k, v in asdict(line).items() if v not in (None, "", 0, {})}, ensure_ascii=False) + "\n"
         for line in ordered
     )
-    beside = file.with_name(f".{file.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    beside = beside_file(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text, "utf-8")
         beside.replace(file)
+        sweep(file.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()

@@ -6,11 +6,11 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from nightisp.errors import OutputError, is_transient
+from nightisp.usage import beside, sweep
 
 LONGEST_NAME = 255  # bytes of a file name, on the file systems in use
 
@@ -91,14 +91,15 @@ def claim(
         mark = _mark(path)
         try:
             text = mark.read_text("utf-8", "surrogateescape") if mark.exists() else ""
-            owner = text.split("\n") if text else []  # empty: cut off while it was written
+            owner = text.split("\n") if text else []  # empty: cut off while an older nightisp wrote it
             left = yields and name == frame
             free = not owner and (is_ours(path) if os.path.lexists(path) else not left)
             if free or digest in owner[:1] or way in owner[1:]:
                 if owner != [digest, way]:
-                    mark.parent.mkdir(parents=True, exist_ok=True)
-                    mark.write_text(f"{digest}\n{way}", "utf-8", "surrogateescape")
+                    publish(f"{digest}\n{way}".encode("utf-8", "surrogateescape"), mark)
                 return path
+        except OutputError:
+            raise
         except OSError as error:
             raise _explained(mark, error) from error
     raise OutputError(f"{path}: the file there is not nightisp's; move it, or choose another folder with --output")
@@ -110,7 +111,11 @@ def is_published(path: Path) -> bool:
 
 
 def _mark(path: Path) -> Path:
-    return path.parent / ".nightisp" / f"{path.name}.sha256"
+    return _marks(path.parent) / f"{path.name}.sha256"
+
+
+def _marks(output: Path) -> Path:
+    return output / ".nightisp"
 
 
 def publish(content: bytes, path: Path) -> bool:
@@ -133,7 +138,7 @@ def publish(content: bytes, path: Path) -> bool:
         raise OutputError(f"{path}: {os.strerror(errno.EISDIR)}; {_REMEDIES[errno.EISDIR]}")
     if _holds(path, content):
         return False
-    temporary = path.with_name(f".nightisp-{secrets.token_hex(8)}.tmp")
+    temporary = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -151,18 +156,20 @@ def publish(content: bytes, path: Path) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Create the folder if it is missing, and make sure that a file can be written into it.
+    """Create the folder if it is missing, make sure that a file can be written into it; remove what the killed left.
 
     Raises
     ------
     OutputError
         If it cannot.
     """
-    probe = folder / f".nightisp-{secrets.token_hex(8)}.tmp"
+    probe = beside(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch(exist_ok=False)
         probe.unlink()
+        sweep(folder)
+        sweep(_marks(folder))
     except OSError as error:
         raise _explained(folder, error) from error
 

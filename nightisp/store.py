@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError, is_transient
+from nightisp.usage import beside as beside_file
 from nightisp.usage import is_in_use, owned_name
+from nightisp.usage import sweep as sweep_files
 
 FORMAT = 1
 _CHUNK = 1024  # about 1 Mpx
@@ -173,6 +174,7 @@ class Store:
         left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not is_in_use(path)]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
+        sweep_files(self.folder)
         return len(left)
 
     def _temporary(self) -> Path:
@@ -183,10 +185,10 @@ class Store:
             try:
                 beside.rename(entry.path)
             except OSError as error:
+                if self.holds(entry.stage, entry.key):
+                    return  # another's; or ours, where NFS lost the answer to a rename that was done
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-                if self.holds(entry.stage, entry.key):
-                    return
                 self.remove(entry)  # damaged: make room
             else:
                 return
@@ -231,7 +233,7 @@ class Store:
         path = self.folder / "store.json"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".store-{os.getpid()}-{secrets.token_hex(4)}.json")
+            beside = beside_file(path)
             beside.write_text(json.dumps({"format": FORMAT}))
             beside.replace(path)
 

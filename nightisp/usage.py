@@ -15,6 +15,7 @@ FOLDER = ".use"
 KEPT_S = 30 * 86400
 """How long the log of a process that has ended is kept, and with it the hits that it counts."""
 
+_BESIDE = ".nightisp-"
 _ABANDONED_S = 86400  # nothing that a process of another machine began takes a day
 
 
@@ -62,9 +63,22 @@ def owned_name() -> str:
     return f"{os.getpid()}-{secrets.token_hex(8)}@{platform.node()}"
 
 
+def beside(path: Path) -> Path:
+    """Return a temporary file of this process in the folder of `path`, which `sweep` knows."""
+    return path.with_name(f"{_BESIDE}{owned_name()}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder whose processes were killed; those of live ones stay."""
+    for path in folder.glob(f"{_BESIDE}*.tmp"):
+        if not is_in_use(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def is_in_use(path: Path) -> bool:
     """Tell whether the process still runs that gave a file or folder its name by `owned_name`."""
-    owner, _, host = path.name.removesuffix(".log").partition("@")
+    owner, _, host = path.name.removeprefix(_BESIDE).removesuffix(".log").removesuffix(".tmp").partition("@")
     pid = owner.partition("-")[0]
     if not pid.isdigit():
         return False

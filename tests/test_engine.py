@@ -31,7 +31,7 @@ from nightisp.models.weights import Compute, Library
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.sources import Source
 from nightisp.store import Store
-from tests.frames import SHIPPED, write_frame, write_frames, write_pair
+from tests.frames import CLASSICAL, SHIPPED, write_frame, write_frames, write_pair
 from tests.strategies import MODEST
 
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
@@ -405,6 +405,34 @@ def test_two_frames_of_one_content_are_computed_once(counted: Counted, tmp_path:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda plan: counted.engine.ensure(plan, "export"), plans))
     assert counted.counts == dict.fromkeys(NAMES, 1)
+
+
+def test_locks_of_frames_that_are_through_are_gone(counted: Counted, tmp_path: Path) -> None:
+    """A run over a thousand frames is not to hold nine thousand of them."""
+    assert [r.outcome for r in counted.render(write_frames(tmp_path / "in", 2), CLASSICAL)] == ["rendered"] * 2
+    assert not counted.engine._locks
+
+
+def test_a_flipped_bit_costs_no_picture(counted: Counted, tmp_path: Path) -> None:
+    """What the next stage reads is checked; it is computed again, and the picture is the same."""
+    raws = write_frames(tmp_path / "in", 1)
+    (first,) = counted.render(raws, CLASSICAL)
+    assert first.output is not None
+    good = first.output.read_bytes()
+    chunk = next(path for path in (artifact(counted, "tone") / "samples" / "c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 4
+    chunk.write_bytes(content)
+    shutil.rmtree(artifact(counted, "refine"))
+    shutil.rmtree(artifact(counted, "super_resolution"))
+    shutil.rmtree(artifact(counted, "export"))
+    first.output.unlink()
+    (again,) = counted.render(raws, CLASSICAL)
+    assert (again.outcome, counted.counts["tone"], counted.counts["color"]) == ("rendered", 1, 0)
+    assert again.output is not None
+    assert again.output.read_bytes() == good
+    for entry in counted.engine.store.entries():
+        counted.engine.store.verify(entry)
 
 
 def test_attributes_tell_where_an_artifact_comes_from(counted: Counted, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightisp.errors import OutputError
 from nightisp.publish import LONGEST_NAME, check_writable, claim, is_published, publish, target
+from nightisp.usage import beside
 
 OUTPUT = Path("output")
 
@@ -187,6 +191,19 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
     check_writable(tmp_path / "new" / "output")
     check_writable(tmp_path / "new" / "output")
     assert list((tmp_path / "new" / "output").iterdir()) == []
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    output, marks = tmp_path / "out", tmp_path / "out" / ".nightisp"
+    marks.mkdir(parents=True)
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = [folder / f".nightisp-{int(dead.stdout)}-0123@{platform.node()}.tmp" for folder in (output, marks)]
+    kept = [beside(output / "a.jpg"), marks / ".nightisp-1-0123@another.machine.tmp", output / ".nightisp-notes.txt"]
+    for path in (*left, *kept):
+        path.touch()
+    check_writable(output)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
 
 
 # --- who owns a picture ---

@@ -276,6 +276,32 @@ def test_a_file_where_the_store_should_be_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "store")
 
 
+def test_a_rename_that_was_done_but_answered_with_an_error_is_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS asks again where an answer is lost; the server then says that there is no such file."""
+    rename = Path.rename
+
+    def answered_late(path: Path, to: Path) -> None:
+        rename(path, to)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "rename", answered_late)
+    store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    store.verify(store.entry("denoise", KEY))
+
+
+def test_a_rename_that_is_refused_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StoreError, match="cannot be written: Invalid cross-device link"):
+        store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    assert not list(store.entries())
+    assert not list((store.folder / ".tmp").iterdir())
+
+
 @pytest.mark.parametrize("step", ["_write_group", "Store._place"])
 def test_a_killed_writer_leaves_nothing_to_be_seen(tmp_path: Path, step: str) -> None:
     """Killed before the chunks are complete, or between the last byte and the new name."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from nightisp.errors import ParamsError, WeightsMismatchError
 from nightisp.publish import publish
+from nightisp.usage import sweep
 
 if TYPE_CHECKING:
     from nightisp.training.loop import Task
@@ -63,6 +64,7 @@ def resume(task: Task, folder: Path, network: nn.Module, averaged: nn.Module, op
     ParamsError
         If it is further than the steps that are wanted.
     """
+    sweep(folder)
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
