@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +20,16 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.client.orchestration import get_client
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
+from nightisp.journal import LOG
 from nightisp.params import DRAFT, Tree, as_settings
 from nightisp.run import Job, Observer, Options, Report, execute
 from nightisp.summary import as_markdown, computed
@@ -91,15 +97,39 @@ HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 @flow(name="nightisp", flow_run_name="render {options.frames} until {options.until}")
 def render(options: Options) -> Any:
     """Render night raws: each stage of each picture is a task run, reused artifacts show as Cached."""
+    return rendered(options)
+
+
+def rendered(options: Options) -> Any:
+    """Render within a flow run, whoever started it, and return the state that it ends in."""
     hooks = HOOKS.get() or Hooks()
     _tag(options)
-    report = execute(options, Shown(hooks.observer), hooks.stop, through=_as_task)
+    with _logged():
+        report = execute(options, Shown(hooks.observer), hooks.stop, through=_as_task)
     hooks.report = report
     create_table_artifact(_table(report), key="pictures", description="What became of each picture.")
     create_markdown_artifact(as_markdown(report), key="summary", description="The pictures, and what went wrong.")
     failed = [f for f in report.frames if f.outcome == "failed"]
     message = f"{sum(f.outcome == 'rendered' for f in report.frames)} of {len(report.frames)} pictures rendered"
     return Failed(message=message) if failed else Completed(message=message)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Send what is logged of stages to the flow run's logs, unless they are turned off, as with the embedded server."""
+    level, propagated, handler = LOG.level, LOG.propagate, APILogHandler()
+    LOG.propagate = False  # Prefect prints what comes to the root logger
+    if wanted := PREFECT_LOGGING_TO_API_ENABLED.value():
+        LOG.addHandler(handler)
+        LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.propagate = propagated
+        if wanted:
+            LOG.removeHandler(handler)
+            handler.flush()  # whoever runs us may leave as soon as the run is over
+            LOG.setLevel(level)
 
 
 def run(options: Options, observer: Observer, stop: Stop) -> Report:

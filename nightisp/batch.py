@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nightisp import sources
+from nightisp import journal, sources
 from nightisp.engine import Did, Engine, Outcome, Plan
 from nightisp.errors import NightispError, RawFileNotFoundError, StoreError
 from nightisp.image import Shot
@@ -169,6 +169,7 @@ def render_frame(
             raise StoreError(f"{where}: another frame of the same content could not write the artifact; run again")
     except Exception as error:
         if result.outcome != "failed":
+            journal.failed(result.frame, until, error)
             result.outcome, result.stage, result.error = "failed", until, named(plan.source.path, error)
     return result
 
@@ -194,9 +195,11 @@ def _render(
         try:
             performed = run(plan, name)
         except NightispError as error:
+            journal.failed(result.frame, name, error)
             result.outcome, result.stage, result.error = "failed", name, named(plan.source.path, error)
             return
         except Exception as error:  # a fault of ours, or of the disk: it costs this frame, not the others
+            journal.failed(result.frame, name, error)
             result.outcome, result.stage = "failed", name
             result.error = named(plan.source.path, error, f"{name}: ")
             return

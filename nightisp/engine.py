@@ -6,6 +6,7 @@ already holds the key. Nothing here knows which scheduler it works for.
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import json
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from nightisp import code
+from nightisp import code, journal
 from nightisp import params as parameters
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
 from nightisp.models.heap import release_freed_memory
@@ -41,13 +42,15 @@ Did = Literal["computed", "cached", "skipped"]
 class Plan:
     """What one frame needs: parameters and keys of the stages planned. Knows no pixel.
 
-    `own` is what its sidecar sets of the parameters: stage -> parameter -> value.
+    `own` is what its sidecar sets of the parameters: stage -> parameter -> value. `origins` says in their place which
+    look, sidecar or `--set` they come from.
     """
 
     source: Source
     params: Mapping[str, Params]
     keys: Mapping[str, str]
     own: parameters.Tree = field(default_factory=dict)
+    origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ class Engine:
         upstream = source.digest
         for stage in PIPELINE[: index(until) + 1]:
             upstream = keys[stage.name] = stage_key(stage, chosen[stage.name], self.library, upstream)
-        return Plan(source, chosen, keys, parameters.own(tree, source.overrides, until))
+        origins = parameters.origins(tree, source.overrides, source.sidecar, until)
+        return Plan(source, chosen, keys, parameters.own(tree, source.overrides, until), origins)
 
     def status(self, plan: Plan, until: str = NAMES[-1]) -> dict[str, Literal["compute", "cached", "skipped"]]:
         """Tell for each stage up to `until` what is to be done.
@@ -148,6 +152,7 @@ class Engine:
                 if wait and (fresh := self._fresh.get(key)):  # of another frame with the same content
                     fresh.written.result()
                 self._usage.note(key, hit=True)
+                journal.cached(plan.source.frame, name, key, lambda: self.store.entry(name, key).size())
                 return (Outcome(name, key, "cached"),)
             image, before = self._input(plan, stage)
             seconds = self._compute(plan, stage, image)
@@ -208,9 +213,10 @@ class Engine:
                     )
                 if not _is_intact(path, state):
                     publish(self.store.read(last.name, entry.key, last.gives).content, path)
-            except (ArtifactDamagedError, ArtifactNotFoundError):
+            except (ArtifactDamagedError, ArtifactNotFoundError) as error:
                 if attempt == 2:
                     raise
+                journal.damaged(plan.source.frame, last.name, error)
                 self.store.remove(entry)
                 done = self.ensure(plan, last.name)
             else:
@@ -233,9 +239,11 @@ class Engine:
         for attempt in (1, 2):
             try:
                 return self.store.read(stage.name, key, stage.gives), done
-            except (ArtifactNotFoundError, ArtifactDamagedError):
+            except (ArtifactNotFoundError, ArtifactDamagedError) as error:
                 if attempt == 2:
                     raise
+                if isinstance(error, ArtifactDamagedError):
+                    journal.damaged(plan.source.frame, stage.name, error)
                 self.store.remove(self.store.entry(stage.name, key))
                 done = tuple(o for o in self.ensure(plan, stage.name) if o.did == "computed")
         raise AssertionError("unreachable")
@@ -264,12 +272,17 @@ class Engine:
             except StoreError as error:
                 error.transient = False  # whoever waits for this need not compute the picture again
                 raise
+            else:
+                where: dict[str, str] = {name: record[name] for name in ("device", "precision") if name in record}
+                size = self.store.entry(stage.name, key).size
+                journal.computed(plan.source.frame, stage.name, key, record["seconds"], size, where)
             finally:
                 release_freed_memory()
 
         self.settle(plan)
         self._usage.note(key, hit=False)
-        self._fresh[key] = _Fresh(image, self._writer.submit(write))
+        context = contextvars.copy_context()  # whose flow run it is that logs
+        self._fresh[key] = _Fresh(image, self._writer.submit(context.run, write))
 
     def _holds(self, name: str, key: str) -> bool:
         return key in self._fresh or self.store.holds(name, key)
@@ -281,6 +294,7 @@ class Engine:
             "source": {"name": plan.source.path.name, "sha256": plan.source.digest},
             "params": parameters.canonical(chosen),
             **({"sidecar": {"name": plan.source.sidecar, "params": own}} if (own := plan.own.get(stage.name)) else {}),
+            **({"origins": dict(origins)} if (origins := plan.origins.get(stage.name)) else {}),
             "code": code.digest(stage.module),
             "weights": {name: self.library.digest(name) for name in stage.weights(chosen)},
             "upstream": [plan.keys[PIPELINE[place - 1].name] if place else plan.source.digest],

@@ -133,12 +133,15 @@ def merge(*trees: Tree) -> dict[str, dict[str, Any]]:
 class Layered(dict[str, Any]):
     """The parameters of a run as a tree, and those of them that were set last of all: no sidecar changes `settings`.
 
-    A tree of another kind has no such.
+    `look` is what a look sets, under `look_name`. A tree of another kind has neither.
     """
 
-    def __init__(self, tree: Tree, settings: Tree) -> None:
+    def __init__(self, tree: Tree, settings: Tree, look: Tree | None = None, look_name: str = "") -> None:
         super().__init__(merge(tree, settings))
         self.settings = settings
+        kept = tree if look is None and isinstance(tree, Layered) else None
+        self.look: Tree = kept.look if kept else look or {}
+        self.look_name: str = kept.look_name if kept else look_name
 
 
 def validate(tree: Tree, origin: str, until: str = NAMES[-1]) -> dict[str, Params]:
@@ -204,7 +207,7 @@ def load(
     if look:
         tree = merge(tree, look)
         validate(tree, look_origin)
-    layered = Layered(tree, parse_sets(settings))
+    layered = Layered(tree, parse_sets(settings), look, Path(look_origin).stem)
     validate(layered, "--set")
     return layered
 
@@ -238,6 +241,22 @@ def own(tree: Tree, overrides: Tree, until: str = NAMES[-1]) -> dict[str, dict[s
         if overrides.get(stage)
     }
     return {stage: values for stage, values in found.items() if values}
+
+
+def origins(tree: Tree, overrides: Tree, sidecar: str, until: str = NAMES[-1]) -> dict[str, dict[str, str]]:
+    """Return where parameters come from that a look, a frame's sidecar or `--set` sets: stage -> parameter -> which.
+
+    Examples
+    --------
+    >>> origins({}, {"tone": {"gamma": 2.8}}, "one.nightisp.yaml")
+    {'tone': {'gamma': 'one.nightisp.yaml'}}
+    """
+    look = (tree.look, f"look {tree.look_name}") if isinstance(tree, Layered) else ({}, "")
+    layers = (look, (overrides, sidecar), (_settings(tree), "--set"))
+    named = merge(
+        *({s: dict.fromkeys(values or (), origin) for s, values in layer.items()} for layer, origin in layers)
+    )
+    return {stage: named[stage] for stage in NAMES[: index(until) + 1] if named.get(stage)}
 
 
 def _settings(tree: Tree) -> Tree:

@@ -75,6 +75,13 @@ class Report:
         return 3 if any(f.outcome == "failed" for f in self.frames) else 0
 
 
+def memory_budget() -> int:
+    """Return the bytes that all pictures in flight may take if nobody says: 60 % of what is free."""
+    import psutil
+
+    return int(0.6 * psutil.virtual_memory().available)
+
+
 def open_engine(store: Path | None, weights: Path | None, device: str, memory: int | None = None) -> Engine:
     """Open store and weights, one engine a process for the same three; sweep up what dead processes left.
 
@@ -227,6 +234,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "outcome": f.outcome,
                 "output": str(f.output) if f.output else None,
                 "error": f.error,
+                "failed_in": f.stage,
                 "sidecar": f.own,
                 "stages": f.stages,
                 "seconds": f.seconds,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nightisp import journal
 from nightisp.batch import Batch, FrameResult, Stop, named, perform, prepare, render_all
 from nightisp.engine import Engine, Plan
 from nightisp.errors import NightispError, ParamsError, RawFileError, StageError, is_transient
@@ -63,6 +64,7 @@ def run_stage(
             retried(lambda: perform(engine, plan, name, last), stop.wait)
             result.outcome = "rendered"
         except Exception as error:
+            journal.failed(result.frame, name, error)
             if isinstance(error, RawFileError | StageError | ParamsError) and not is_transient(error):
                 result.outcome, result.error = "failed", named(plan.source.path, error)  # costs this frame only
             else:

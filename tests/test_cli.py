@@ -32,7 +32,8 @@ def test_json_is_one_object_of_the_stated_form(nightisp: Terminal, tmp_path: Pat
     assert report["peak_rss_bytes"] > 10**7
     assert [f["outcome"] for f in report["frames"]] == ["rendered", "rendered", "failed"]
     for frame in report["frames"]:
-        assert set(frame) == {"frame", "source", "outcome", "output", "error", "sidecar", "stages", "seconds"}
+        told = {"frame", "source", "outcome", "output", "error", "failed_in", "sidecar", "stages", "seconds"}
+        assert set(frame) == told
     good, _, bad = report["frames"]
     assert good["stages"] == dict.fromkeys(NAMES, "computed")
     assert set(good["seconds"]) == set(NAMES)

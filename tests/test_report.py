@@ -23,6 +23,7 @@ from nightisp.errors import ArtifactNotFoundError
 from nightisp.export import EncodedPicture
 from nightisp.image import CFA, DisplayImage, LinearImage, Mosaic, Window
 from nightisp.models.weights import Compute, Library
+from nightisp.params import load
 from nightisp.pipeline import NAMES, PIPELINE
 from nightisp.report.distribution import BINS, STOPS, distribution
 from nightisp.report.drawings import histogram, tone_plot
@@ -162,6 +163,40 @@ def test_changed_parameters_are_marked_with_their_default(project: Project) -> N
     (before,) = project.look(older[:12]).frames
     assert (before.frame, before.stages[-1].key, before.others) == ("one", older, (frame.stages[-1].key,))
     assert not [s for s in before.stages if s.changed]
+
+
+def test_where_a_parameter_was_set_is_marked(project: Project) -> None:
+    raw = write_frame(project.folder / "one.dng", 1)
+    raw.with_name("one.nightisp.yaml").write_text("tone: {exposure_ev: 1, gamma: 2.2}\nexport: {format: png}\n")
+    look = {"tone": {"gamma": 2.5, "exposure_ev": 2}, "color": {"strength": 0.5}}
+    layered = load(None, ["tone.gamma=2.8", "white_balance.method=as_shot"], look, "looks/harbor.yaml")
+    project.render(raw, tree=layered)
+    report = project.look()
+    (frame,) = report.frames
+    marked = {f"{s.name}.{p.name}": p.origin for s in frame.stages for p in s.parameters if p.origin}
+    assert marked == {
+        "white_balance.method": "--set",
+        "color.strength": "look harbor",
+        "tone.exposure_ev": "one.nightisp.yaml",
+        "tone.gamma": "--set",
+        "export.format": "one.nightisp.yaml",
+    }
+    assert '<span class="tag">look harbor</span>' in as_page(report).decode()
+    assert as_json(report)["frames"][0]["stages"][5]["origins"] == {
+        "exposure_ev": "one.nightisp.yaml",
+        "gamma": "--set",
+    }
+
+
+def test_of_older_artifacts_the_sidecar_is_known(project: Project) -> None:
+    raw = write_frame(project.folder / "one.dng", 1)
+    raw.with_name("one.nightisp.yaml").write_text("tone: {exposure_ev: 1}\n")
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr("nightisp.params.origins", lambda *_: {})
+        project.render(raw)
+    (frame,) = project.look().frames
+    marked = {f"{s.name}.{p.name}": p.origin for s in frame.stages for p in s.parameters if p.origin}
+    assert marked == {"tone.exposure_ev": "one.nightisp.yaml"}
 
 
 @pytest.mark.parametrize("stage", ["denoise", "color", "export"])

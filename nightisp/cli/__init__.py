@@ -62,7 +62,7 @@ def _root(
 def main() -> None:
     """Run the command line; errors are one line on standard error, with the file, the cause and the remedy."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="nightisp", standalone_mode=False)
     except NightispError as error:
         status = _fail(error, 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightisp.cli import cache_pictures
+from nightisp.cli import cache_pictures, completion
 from nightisp.cli.common import StoreOption, age, in_words, open_store, parse_age, parse_size
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ app = typer.Typer(help="Look into the artifact store, and keep it in bounds.", n
 
 @app.command("list")
 def list_(
-    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
-    frame: Annotated[str | None, typer.Option("--frame", help="Only this frame.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only this stage.", autocompletion=completion.stages)
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option("--frame", help="Only this frame.", autocompletion=completion.frames)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     store: StoreOption = None,
 ) -> None:

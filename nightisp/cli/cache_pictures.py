@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import StoreOption, age, in_words, open_store
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
     from nightisp.lineage import Artifact
 
-Name = Annotated[str, typer.Argument(help="A frame, FRAME~1 for the one before its newest, or a key's first letters.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A frame, FRAME~1 for the one before its newest, or a key's first letters.",
+        autocompletion=completion.frames,
+    ),
+]
 
 _NARROWEST, _WIDEST = 480, 1600  # pixels of each picture where two are compared
 
@@ -27,7 +34,9 @@ def show(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FOLDER", help="Where pictures go. [default: NAME-stages]")
     ] = None,
-    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only this stage.", autocompletion=completion.stages)
+    ] = None,
     longest: Annotated[
         int, typer.Option("--longest", min=0, help="Longer side of the pictures in pixels; 0 for full size.")
     ] = 2400,
@@ -74,7 +83,9 @@ def show(
 def export(
     name: Name,
     to: Annotated[Path, typer.Argument(help="A file: .png to look at; .tif, .npy or .dng to work on.")],
-    stage: Annotated[str | None, typer.Option("--stage", help="Which stage. [default: the last]")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Which stage. [default: the last]", autocompletion=completion.stages)
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Write one stage of a picture as a file.
@@ -123,7 +134,9 @@ def diff(
     one: Name,
     other: Name,
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="A PNG of both and their difference.")] = None,
-    stage: Annotated[str | None, typer.Option("--stage", help="Compare as this stage left them.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Compare as this stage left them.", autocompletion=completion.stages)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
     store: StoreOption = None,
 ) -> None:

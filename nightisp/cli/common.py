@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightisp.cli import completion
+
 if TYPE_CHECKING:
     from nightisp.batch import Stop
     from nightisp.models.weights import Library
@@ -45,10 +47,22 @@ ParamsOption = Annotated[
     Path | None, typer.Option("--params", help="Parameters. [default: params.yaml of the project, or the defaults]")
 ]
 LookOption = Annotated[
-    str | None, typer.Option("--look", metavar="NAME", help="Parameters under a name: `nightisp params looks`.")
+    str | None,
+    typer.Option(
+        "--look",
+        metavar="NAME",
+        help="Parameters under a name: `nightisp params looks`.",
+        autocompletion=completion.looks,
+    ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="STAGE.NAME=VALUE", help="Override one parameter; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="STAGE.NAME=VALUE",
+        help="Override one parameter; repeatable.",
+        autocompletion=completion.settings,
+    ),
 ]
 NameOption = Annotated[
     str,
@@ -58,7 +72,10 @@ NameOption = Annotated[
         help="Name of each picture, of {frame}, {look}, {camera}, {lens}, {date}, {time}, {iso}.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N: where networks run.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N: where networks run.", autocompletion=completion.devices),
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Pictures at once. [default: cores]")]
 MemoryOption = Annotated[
     str | None,
@@ -95,12 +112,12 @@ def read_params(params: Path | None, settings: Sequence[str] | None, look: str |
 
 def memory_budget(given: str | None) -> int:
     """Return a budget in bytes: `6GB`, `500 MB`, `4GiB`; 60 % of what is available if none is given."""
-    import psutil
-
     from nightisp.errors import ParamsError
 
     if given is None:
-        return int(0.6 * psutil.virtual_memory().available)
+        from nightisp.run import memory_budget
+
+        return memory_budget()
     if not (size := parse_size(given)):
         raise ParamsError(f"--memory {given}: leaves no room for any picture; expected for example 6GB or 500MB")
     return size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import (
     DeviceOption,
     LookOption,
@@ -18,6 +19,7 @@ from nightisp.cli.common import (
     WorkersOption,
     memory_budget,
 )
+from nightisp.cli.logs import VerboseOption, listen
 from nightisp.cli.patience import check_page
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ if TYPE_CHECKING:
 def compare(
     settings: Annotated[
         list[str],
-        typer.Option("--set", metavar="STAGE.NAME=VALUE,...", help="Values to compare, of up to two parameters."),
+        typer.Option(
+            "--set",
+            metavar="STAGE.NAME=VALUE,...",
+            help="Values to compare, of up to two parameters.",
+            autocompletion=completion.settings,
+        ),
     ],
     inputs: Annotated[
         list[Path] | None, typer.Option("--input", help="Raw files, and folders of them; repeatable. [default: data/]")
@@ -37,7 +44,12 @@ def compare(
     weights: WeightsOption = None,
     params: ParamsOption = None,
     look: LookOption = None,
-    frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
+    frames: Annotated[
+        str,
+        typer.Option(
+            "--frames", metavar="GLOB", help="Only frames whose name matches.", autocompletion=completion.raws
+        ),
+    ] = "*",
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     memory: MemoryOption = None,
@@ -45,6 +57,7 @@ def compare(
     longest: Annotated[
         int, typer.Option("--longest", min=0, help="Pixels of the longer side of pictures in the page; 0: all.")
     ] = 1024,
+    verbose: VerboseOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
 ) -> None:
     """Render pictures in variants, and show them side by side in one page, with how far each is from the first.
@@ -59,6 +72,7 @@ def compare(
     from nightisp.report.page import page
     from nightisp.run import Options, open_engine
 
+    listen(verbose=verbose)
     check_page(to)
     options = Options(
         inputs=tuple(inputs or [Path("data")]),

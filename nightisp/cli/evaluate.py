@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import (
     DeviceOption,
     MemoryOption,
@@ -18,6 +19,7 @@ from nightisp.cli.common import (
     WeightsOption,
     memory_budget,
 )
+from nightisp.cli.logs import VerboseOption, listen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,13 +52,19 @@ def evaluate(
     weights: WeightsOption = None,
     params: ParamsOption = None,
     settings: SetOption = None,
-    frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
+    frames: Annotated[
+        str,
+        typer.Option(
+            "--frames", metavar="GLOB", help="Only frames whose name matches.", autocompletion=completion.raws
+        ),
+    ] = "*",
     device: DeviceOption = "auto",
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Pictures at once; with more than 1 their seconds mix.")
     ] = 1,
     memory: MemoryOption = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Render raws and measure them against finished pictures: PSNR, SSIM, CIEDE2000, angle of the light, seconds.
 
@@ -72,6 +80,7 @@ def evaluate(
     from nightisp.publish import publish
     from nightisp.run import Options
 
+    listen(verbose=verbose)
     options = Options(
         inputs=tuple(inputs),
         store=store,

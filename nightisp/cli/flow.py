@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nightisp.cli import watch
+from nightisp.cli import completion, deploy, watch
 from nightisp.cli.common import (
     DeviceOption,
     EngineName,
@@ -23,6 +23,7 @@ from nightisp.cli.common import (
     memory_budget,
     scheduler,
 )
+from nightisp.cli.logs import VerboseOption, listen
 
 if TYPE_CHECKING:
     from nightisp.run import Options, Report
@@ -31,6 +32,8 @@ app = typer.Typer(help="Render pictures.", no_args_is_help=True)
 
 
 app.command()(watch.watch)
+app.command()(deploy.deploy)
+app.command()(deploy.serve)
 
 
 @app.command()
@@ -47,8 +50,15 @@ def run(
     params: ParamsOption = None,
     look: LookOption = None,
     settings: SetOption = None,
-    frames: Annotated[str, typer.Option("--frames", metavar="GLOB", help="Only frames whose name matches.")] = "*",
-    until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = "export",
+    frames: Annotated[
+        str,
+        typer.Option(
+            "--frames", metavar="GLOB", help="Only frames whose name matches.", autocompletion=completion.raws
+        ),
+    ] = "*",
+    until: Annotated[
+        str, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", autocompletion=completion.stages)
+    ] = "export",
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     memory: MemoryOption = None,
@@ -60,12 +70,14 @@ def run(
         bool, typer.Option("--draft", help="A quarter of width and height in a fifth of the time, to output/draft.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run, and why.")] = False,
+    verbose: VerboseOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
 ) -> None:
     """Render raws into finished pictures; stages whose artifacts are in the store are not run again."""
     from nightisp.params import DRAFT
     from nightisp.run import Options
 
+    listen(verbose=verbose)
     options = Options(
         inputs=tuple(inputs or [Path("data")]),
         output=output or Path("output/draft" if draft else "output"),

@@ -80,7 +80,8 @@ class Progress:
             self._describe()
         self._bar.advance(self._task)
         if result.outcome == "failed":
-            self._console.print(f"[red]failed[/] {_safe(result.error or '')}", soft_wrap=True)
+            where = f" in {result.stage}" if result.stage else ""
+            self._console.print(f"[red]failed{where}[/] {_safe(result.error or '')}", soft_wrap=True)
         elif not self._live and result.outcome == "rendered":
             self._console.print(f"rendered {_safe(str(result.output or result.frame))}", soft_wrap=True)
 

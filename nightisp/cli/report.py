@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import StoreOption, WeightsOption, open_library, open_store
 from nightisp.cli.patience import Patience, check_page
 
@@ -20,7 +21,9 @@ def report(
     frames: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FRAME]...", help="Names of frames, or first letters of keys. [default: all finished ones]"
+            metavar="[FRAME]...",
+            help="Names of frames, or first letters of keys. [default: all finished ones]",
+            autocompletion=completion.frames,
         ),
     ] = None,
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The page.")] = Path("report.html"),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import (
     DeviceOption,
     MemoryOption,
@@ -18,6 +19,7 @@ from nightisp.cli.common import (
     memory_budget,
     read_params,
 )
+from nightisp.cli.logs import VerboseOption, listen
 
 app = typer.Typer(help="List the stages, or run one over all frames, as DVC does.", no_args_is_help=True)
 
@@ -33,7 +35,7 @@ def list_() -> None:
 
 @app.command()
 def run(
-    stage: Annotated[str, typer.Argument(help="Name of the stage.")],
+    stage: Annotated[str, typer.Argument(help="Name of the stage.", autocompletion=completion.stages)],
     inputs: Annotated[list[Path] | None, typer.Option("--input", help="Raws for ingest. [default: data/]")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Pictures of export. [default: output/]")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
@@ -45,6 +47,7 @@ def run(
     workers: WorkersOption = None,
     memory: MemoryOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a frame failed.")] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run one stage over all frames of the stage before, and write its manifest; without Prefect."""
     import os
@@ -54,6 +57,7 @@ def run(
     from nightisp.run import check_networks, open_engine
     from nightisp.stage_run import run_stage
 
+    listen(verbose=verbose)
     base = root() or Path.cwd()
     tree = read_params(params, settings)
     budget = memory_budget(memory)

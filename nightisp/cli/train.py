@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from nightisp.cli import completion
 from nightisp.cli.common import DeviceOption, open_library
 from nightisp.project import params_file
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    stage: Annotated[str, typer.Argument(help="denoise, white_balance, refine or super_resolution.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="denoise, white_balance, refine or super_resolution.", autocompletion=completion.trained),
+    ],
     photographs: Annotated[
         list[Path] | None, typer.Option("--photographs", help="Folder of finished photographs; repeatable.")
     ] = None,

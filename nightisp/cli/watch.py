@@ -22,6 +22,7 @@ from nightisp.cli.common import (
     memory_budget,
     scheduler,
 )
+from nightisp.cli.logs import VerboseOption, listen
 
 if TYPE_CHECKING:
     from nightisp.batch import Stop
@@ -48,6 +49,7 @@ def watch(
     settled: Annotated[
         float, typer.Option("--settled", min=0.1, help="Seconds without a change that make a raw complete.")
     ] = 2.0,
+    verbose: VerboseOption = False,
 ) -> None:
     """Render each raw once when it has arrived completely, until Ctrl-C.
 
@@ -62,6 +64,7 @@ def watch(
     from nightisp.run import Options, check_settings
     from nightisp.watch import Watch
 
+    listen(verbose=verbose)
     for folder in folders:
         if not folder.is_dir():
             raise RawFileNotFoundError(f"{folder}: no such folder; make it, or name the one where raws arrive")

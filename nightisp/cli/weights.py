@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nightisp.cli import completion
 from nightisp.cli.common import WeightsOption, in_words, open_library
 
 app = typer.Typer(help="List, import and verify the networks' weights.", no_args_is_help=True)
@@ -29,7 +30,10 @@ def list_(weights: WeightsOption = None) -> None:
 
 @app.command("import")
 def import_(
-    stage: Annotated[str, typer.Argument(help="denoise, white_balance, refine or super_resolution.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="denoise, white_balance, refine or super_resolution.", autocompletion=completion.trained),
+    ],
     files: Annotated[list[Path], typer.Argument(help="Checkpoints: .pth, .pt, .ckpt or .safetensors.")],
     name: Annotated[str | None, typer.Option("--name", help="Name to store them under.")] = None,
     folder: Annotated[Path | None, typer.Option("--to", help="Folder to store them in. [default: weights/]")] = None,

@@ -100,6 +100,7 @@ def _frame(frame: FrameView) -> dict[str, Any]:
                 "created": stage.created,
                 "hits": stage.hits,
                 "changed": {parameter.name: parameter.value for parameter in stage.changed},
+                "origins": {parameter.name: parameter.origin for parameter in stage.parameters if parameter.origin},
                 "at_black": dict(stage.distribution.black) if stage.distribution else None,
                 "at_white": dict(stage.distribution.white) if stage.distribution else None,
             }

@@ -31,12 +31,16 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a stage as text; `default` is empty where this nightisp knows none."""
+    """One parameter of a stage as text; `default` is empty where this nightisp knows none.
+
+    `origin` is the look, sidecar or `--set` that it was set by when the artifact was made; empty for the params file.
+    """
 
     name: str
     value: str
     default: str
     meaning: str
+    origin: str = ""
 
     @property
     def changed(self) -> bool:
@@ -172,7 +176,7 @@ def _read(store: Store, stage: Stage, entry: Entry, row: StageView) -> Any:
         row.seconds, row.created = float(recorded["seconds"]), str(recorded["created"])
         row.device, row.precision = str(recorded["device"]), str(recorded.get("precision", ""))
         row.weights = {str(name): str(digest) for name, digest in recorded["weights"].items()}
-        row.parameters = _parameters(stage, recorded["params"])
+        row.parameters = _parameters(stage, recorded["params"], _origins(recorded))
         row.key, row.size = entry.key, entry.size()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StoreError(f"{entry.path}: another nightisp wrote it ({type(error).__name__}: {error})") from error
@@ -200,7 +204,15 @@ def _add(view: FrameView, picture: Any, longest: int) -> None:
         view.as_shot = picture.shot.as_shot_neutral is not None
 
 
-def _parameters(stage: Stage, given: Mapping[str, Any]) -> tuple[Parameter, ...]:
+def _origins(recorded: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return parameter -> where it was set; of artifacts from before that was recorded, what their sidecar set."""
+    if (origins := recorded.get("origins")) is not None:
+        return {str(name): str(origin) for name, origin in origins.items()}
+    own = recorded.get("sidecar", {"name": "", "params": {}})
+    return dict.fromkeys(own["params"], str(own["name"]))
+
+
+def _parameters(stage: Stage, given: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[Parameter, ...]:
     """Pair what was recorded with defaults and descriptions; names that this nightisp does not know have neither."""
     defaults, fields = parameters.canonical(stage.params()), stage.params.model_fields
     return tuple(
@@ -209,6 +221,7 @@ def _parameters(stage: Stage, given: Mapping[str, Any]) -> tuple[Parameter, ...]
             _text(value),
             _text(defaults[name]) if name in defaults else "",
             (fields[name].description or "") if name in fields else "",
+            origins.get(name, ""),
         )
         for name, value in given.items()
     )
