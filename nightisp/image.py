@@ -161,9 +161,8 @@ class Image:
     @classmethod
     def restore(cls, stored: NDArray[Any], state: dict[str, Any]) -> Self:
         """Undo `stored` and `state`."""
-        samples = stored.astype(np.float32)
-        if stored.dtype == np.uint16:
-            samples *= np.float32(1 / 65535)
+        whole = stored.dtype == np.uint16
+        samples = in_rows(lambda part: part * np.float32(1 / 65535) if whole else part, stored)
         return cls(samples, **{name: _FROM_JSON[name](value) for name, value in state.items()})
 
     def rounded(self) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -158,3 +160,13 @@ def test_the_stored_figures_come_out_again(stage: str, name: str, folders: tuple
         found = task.validate(LIBRARY.load(name))
     main = next(iter(found))
     assert found[main] == pytest.approx(card["training"]["metrics"][main], abs=0.05)
+
+
+def test_building_the_networks_does_not_import_a_compiler() -> None:
+    script = (
+        "import sys; from pathlib import Path; from nightisp.models.weights import Compute, Library\n"
+        "networks = Compute(Library([Path('weights')]), 'cpu')\n"
+        "[networks(name) for name in ('denoise_unet', 'fc4', 'mwispnet', 'hat')]\n"
+        "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -27,14 +28,15 @@ def relative_index(window: int, reach: int | None = None) -> Tensor:
     Tensor
         int64 (window², reach²); (window², window²) without `reach`.
     """
-    query = torch.arange(window)[:, None]
+    query = np.arange(window)[:, None]
     if reach is None:
         reach = window
-        offset = query - torch.arange(window) + window - 1
+        offset = query - np.arange(window) + window - 1
     else:
-        offset = torch.arange(reach) - query + window - reach + 1  # (window, reach)
+        offset = np.arange(reach) - query + window - reach + 1  # (window, reach)
     index = offset[:, None, :, None] * (window + reach - 1) + offset[None, :, None, :]
-    return index.reshape(window * window, reach * reach)
+    # NumPy, since PyTorch's arithmetic on the device "meta" imports its compiler: a second.
+    return torch.from_numpy(index.reshape(window * window, reach * reach).astype(np.int64))
 
 
 _CACHED = 1 << 15

@@ -75,8 +75,9 @@ class _Wavelet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        signs = [[[1, 1], [1, 1]], [[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]
-        self.register_buffer("weight", torch.tensor(signs).unsqueeze(1) * 0.5)  # (4, 1, 2, 2), orthonormal
+        h = 0.5
+        haar = [[[[h, h], [h, h]]], [[[h, h], [-h, -h]]], [[[h, -h], [h, -h]]], [[[h, -h], [-h, h]]]]
+        self.register_buffer("weight", torch.tensor(haar))  # (4, 1, 2, 2), orthonormal
 
 
 class _Analysis(_Wavelet):
