@@ -8,7 +8,7 @@ ARGS ?=
 export PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test torture lint format types derived container check bench constraints wheel clean
+.PHONY: help setup run test torture lint format types derived docs links container check bench constraints wheel clean
 
 help: ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r verb does; do \
@@ -46,10 +46,17 @@ types: setup ## Check types.
 derived: setup ## Check that dvc.yaml and docs/stages.md follow from the stage table.
 	$(BIN)/python -m nightisp.derived --check
 
+docs: setup ## Build the documentation into docs/_build/html; its notebooks are run.
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+links: docs ## Check the links of the documentation that lead out of it (needs a network).
+	$(BIN)/sphinx-build --quiet -D nb_execution_mode=off -b linkcheck docs docs/_build/links
+
 container: setup ## Do what the container does, in an empty environment, without a container.
 	scripts/container.sh
 
-check: lint types derived container test ## Everything but the benchmarks.
+check: lint types derived docs container test ## Everything but the benchmarks.
 
 bench: setup ## Measure time and memory of each stage.
 	$(BIN)/python benchmarks/run.py $(ARGS)
@@ -62,5 +69,5 @@ wheel: setup ## Build the wheel into dist/.
 	$(BIN)/pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## Remove what can be made again; artifacts/ and output/ stay.
-	rm -rf .venv build dist *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/_generated *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

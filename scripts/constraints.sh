@@ -14,7 +14,7 @@ pip() { "$scratch/venv/bin/python" -m pip --disable-pip-version-check --no-input
 pip install --quiet --upgrade pip
 # shellcheck disable=SC2086  # TORCH may hold several words
 pip install --quiet $torch
-pip install --quiet --editable . --group dev
+pip install --quiet --editable . --group dev --group docs
 # What packages ask for on newer Pythons only is pinned as well, within the bounds that they set.
 "$scratch/venv/bin/python" - >"$scratch/newer.txt" <<'EOF'
 from importlib.metadata import distributions
