@@ -21,6 +21,7 @@ from nightisp.errors import OutputError, StageError
 from nightisp.icc import profile
 from nightisp.image import DisplayImage, Samples
 from nightisp.rgb_spaces import SpaceName, converted, from_light, to_light
+from nightisp.sharpen import sharpened
 from nightisp.shrink import shrunk_to
 from nightisp.stage import Params, Stage
 
@@ -46,6 +47,9 @@ class ExportParams(Params):
         None,
         ge=1,
         description="Pixels of the longer side at most, areas averaged in linear light, never enlarged; null: no limit",
+    )
+    sharpen: float = Field(
+        0.0, ge=0, le=3, description="Contrast added at edges of the size written, without halos; 0.5 is moderate"
     )
     space: SpaceName = Field(
         "srgb", description="Color space, its profile goes along; colors beyond sRGB were lost at tone, none comes back"
@@ -136,13 +140,15 @@ def export(image: DisplayImage, params: ExportParams) -> EncodedPicture:
 
 
 def _laid_out(image: DisplayImage, params: ExportParams) -> Samples:
-    """Return the visible part in the size and space asked for; as it is if it has them."""
+    """Return the visible part in the size, sharpness and space asked for; as it is if it has them."""
     visible = image.visible()
     if np.isnan(np.min(visible)):
         raise StageError("the picture holds samples that are not numbers (NaN); export takes values in [0, 1]")
     if params.longest is None or max(visible.shape[:2]) <= params.longest:
-        return converted(visible, "srgb", params.space)
-    return from_light(shrunk_to(to_light(visible, "srgb"), params.longest), "srgb", params.space)
+        laid_out = converted(visible, "srgb", params.space)
+    else:
+        laid_out = from_light(shrunk_to(to_light(visible, "srgb"), params.longest), "srgb", params.space)
+    return sharpened(laid_out, params.sharpen) if params.sharpen else laid_out
 
 
 def _rounded(samples: Samples, bits: int) -> NDArray[Any]:
