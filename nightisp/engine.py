@@ -294,6 +294,7 @@ class Engine:
             "source": {"name": plan.source.path.name, "sha256": plan.source.digest},
             "params": parameters.canonical(chosen),
             **({"sidecar": {"name": plan.source.sidecar, "params": own}} if (own := plan.own.get(stage.name)) else {}),
+            **({"draft": True} if place >= index("denoise") and parameters.is_draft(plan.params) else {}),
             **({"origins": dict(origins)} if (origins := plan.origins.get(stage.name)) else {}),
             "code": code.digest(stage.module),
             "weights": {name: self.library.digest(name) for name in stage.weights(chosen)},

@@ -30,7 +30,8 @@ def _reason(engine: Engine, plan: Plan, name: str, before: str) -> str:
     earlier = [a for a in _earlier(engine, name) if a.get("source", {}).get("sha256") == plan.source.digest]
     if not earlier:
         return "new" if not before else f"new, like {before}"
-    last = max(earlier, key=lambda a: str(a.get("created", "")))
+    draft = parameters.is_draft(plan.params)
+    last = max(earlier, key=lambda a: (a.get("draft", False) == draft, str(a.get("created", ""))))
     now = parameters.canonical(plan.params[name])
     reasons = [
         f"{name}.{parameter}: {_short(last['params'].get(parameter))} -> {_short(value)}"

@@ -45,7 +45,8 @@ def lineage(store: Store, name: str) -> tuple[Artifact, ...]:
     ----------
     name
         The first letters of a key, six at least; or a frame: its artifact of the last stage that it reached, the one
-        written last if there are several. `FRAME~1` is the one written before that, as Git counts.
+        written last if there are several, a draft only if there is nothing else. `FRAME~1` is the one written
+        before that, as Git counts.
 
     Raises
     ------
@@ -125,11 +126,16 @@ def _find(store: Store, name: str) -> Artifact:
 
 
 def _of_frame(all_of_them: list[Artifact], frame: str) -> list[Artifact]:
-    """Return a frame's artifacts of the last stage that it reached, the newest first."""
+    """Return a frame's artifacts of the last stage that it reached, the newest first, drafts after all others."""
     its = [artifact for artifact in all_of_them if artifact.attributes.get("frame") == frame]
     furthest = max((index(artifact.stage) for artifact in its), default=0)
     its = [artifact for artifact in its if index(artifact.stage) == furthest]
-    return sorted(its, key=lambda a: (a.attributes["created"], a.entry.path.stat().st_mtime_ns), reverse=True)
+    return sorted(its, key=_rank, reverse=True)
+
+
+def _rank(artifact: Artifact) -> tuple[bool, str, int]:
+    at = artifact.attributes
+    return not at.get("draft", False), at["created"], artifact.entry.path.stat().st_mtime_ns
 
 
 def _upstream(artifact: Artifact) -> str:

@@ -232,6 +232,12 @@ def _together(tree: Tree, origin: str, until: str) -> dict[str, Params]:
     return chosen
 
 
+def is_draft(chosen: Mapping[str, Params]) -> bool:
+    """Tell whether these parameters of a frame make a draft: what stands in for its picture as long as it has none."""
+    refine: Any = chosen.get("refine")
+    return refine is not None and bool(refine.binned)
+
+
 def own(tree: Tree, overrides: Tree, until: str = NAMES[-1]) -> dict[str, dict[str, Any]]:
     """Return what a sidecar sets up to a stage, those left out that `--set` sets otherwise; it is checked before."""
     settings = _settings(tree)

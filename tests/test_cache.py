@@ -77,6 +77,26 @@ def test_show_of_the_one_before_and_of_a_key(rendered: Terminal) -> None:
     assert not Path("small/06_refine.png").exists()
 
 
+def test_a_draft_stands_for_a_frame_only_as_long_as_there_is_no_picture(rendered: Terminal, tmp_path: Path) -> None:
+    write_frame(tmp_path / "data" / "two.dng", 2)
+    render(rendered, "--draft", "--set", "tone.gamma=2.0")
+
+    def gamma(frame: str) -> float:
+        lines = [json.loads(line) for line in rendered("cache", "show", frame, "--json").out.splitlines()]
+        return float(lines[TONE]["params"]["gamma"])
+
+    assert [gamma(frame) for frame in ("one", "one~1", "one~2", "two")] == [2.4, 2.8, 2.0, 2.0]
+    rendered("cache", "export", "one", "clean.npy", "--stage", "denoise")
+    assert np.load(tmp_path / "clean.npy").shape[0] >= 48  # not binned
+    shown = json.loads(rendered("report", "--json").out)["frames"]
+    found = {frame["frame"]: frame["stages"][TONE]["changed"] for frame in shown}
+    assert {frame: changed["gamma"] for frame, changed in found.items()} == {"one": "2.4", "two": "2.0"}
+    told = rendered("flow", "run", "--engine", "local", "--dry-run", "--set", "tone.gamma=2.2").out
+    about = [line for line in told.splitlines() if line.startswith("one")]
+    assert any("tone.gamma: 2.4 -> 2.2" in line for line in about)
+    assert not any("binned" in line for line in about)
+
+
 def test_names_that_mean_nothing(rendered: Terminal) -> None:
     assert "no frame or key of that name" in rendered("cache", "show", "two", status=2).err
     assert "one has 2 of stage export" in rendered("cache", "show", "one~2", status=2).err

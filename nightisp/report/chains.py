@@ -10,7 +10,7 @@ from nightisp.pipeline import NAMES, PIPELINE, nearest
 from nightisp.stage import Stage
 from nightisp.store import Entry, Store
 
-_Dated = tuple[tuple[str, int], Entry]
+_Dated = tuple[tuple[bool, str, int], Entry]
 _SHORTEST = 6
 """Letters of a key, at least: fewer may be a name."""
 
@@ -34,7 +34,7 @@ class Found:
 
 
 def finished(store: Store) -> Found:
-    """Find the newest export of every frame."""
+    """Find the newest export of every frame; a draft only of those that have nothing else."""
     found, damaged = _by_frame(store, PIPELINE[-1])
     ordered = sorted(found.items(), key=lambda item: item[1][0][0], reverse=True)
     return Found(tuple(_start(frame, PIPELINE[-1], dated) for frame, dated in ordered), tuple(damaged))
@@ -95,14 +95,15 @@ def _start(frame: str, stage: Stage, dated: Sequence[_Dated]) -> Start:
 
 
 def _by_frame(store: Store, stage: Stage) -> tuple[dict[str, list[_Dated]], list[str]]:
-    """Return the artifacts of each frame, the newest first, and what is wrong with those that cannot be read."""
+    """Return the artifacts of each frame, the newest first, drafts last; and what is wrong with the unreadable."""
     found: dict[str, list[_Dated]] = {}
     damaged = []
     for entry in store.entries(stage.name):
         try:
             attributes = entry.attributes
             # `created` counts whole seconds; the folder's time parts those of one second.
-            at = str(attributes.get("created", "")), entry.path.stat().st_mtime_ns
+            whole = not attributes.get("draft", False)
+            at = whole, str(attributes.get("created", "")), entry.path.stat().st_mtime_ns
         except (StoreError, OSError) as error:
             damaged.append(str(error))
             continue
