@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from nightisp.errors import ProjectError
+from nightisp.leash import hold
 
 EMBEDDED = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,6 +35,8 @@ def settle() -> None:
     if os.environ.get("PREFECT_API_URL"):
         wanted = {name: wanted[name] for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")}
         wanted["PREFECT_LOGGING_LEVEL"] = "WARNING"
+    else:
+        hold()
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     _check_tasks()

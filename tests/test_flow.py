@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nightisp.pipeline import NAMES
@@ -222,3 +223,25 @@ def test_a_foreign_tasks_module_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert f"`tasks` is {tmp_path / 'tasks.py'}" in done.stderr
+
+
+def test_the_embedded_server_ends_with_a_run_that_is_killed(home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 8)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", MAIN, "flow", "run", "--input", str(tmp_path / "in")]
+    command += ["--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    servers: list[psutil.Process] = []
+    try:
+        end = time.monotonic() + 120
+        while not servers and time.monotonic() < end and run.poll() is None:
+            children = psutil.Process(run.pid).children()
+            servers = [child for child in children if "prefect.server.api.server:create_app" in child.cmdline()]
+            time.sleep(0.05)
+    finally:
+        run.kill()
+        run.wait()
+    assert servers, "the run had no server of its own"
+    _, alive = psutil.wait_procs(servers, timeout=60)
+    assert alive == []
