@@ -34,7 +34,7 @@ def settle() -> None:
     wanted = dict(EMBEDDED)
     if os.environ.get("PREFECT_API_URL"):
         wanted = {name: wanted[name] for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")}
-        wanted["PREFECT_LOGGING_LEVEL"] = "WARNING"
+        wanted |= {"PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
     else:
         hold()
     for name, value in wanted.items():

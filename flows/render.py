@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import flow
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -51,12 +52,30 @@ class Silent:
 
 
 @dataclass
+class Server:
+    """Tells Prefect's server, until it is found gone: pictures are worth more than their record."""
+
+    lost: bool = False
+
+    def told(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Call what asks the server, and give what it answers; None if there is no server any more."""
+        if self.lost:
+            return None
+        try:
+            return call(*given, **named)
+        except httpx.TransportError:  # Prefect has tried for a minute
+            self.lost = True
+            return None
+
+
+@dataclass
 class Hooks:
     """What the caller in this process wants to see and say: no part of the flow's parameters."""
 
     observer: Observer = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
     report: Report | None = None
+    server: Server = field(default_factory=Server)
 
 
 @dataclass
@@ -64,6 +83,7 @@ class Shown:
     """Shows how far a run is as an artifact, and passes on what it hears; but for `began` in the flow's thread."""
 
     observer: Observer
+    server: Server
     _artifact: UUID | None = None
     _total: int = 0
     _done: int = 0
@@ -72,7 +92,8 @@ class Shown:
     def found(self, batch: Batch) -> None:
         """Begin at 0 %."""
         self._total = len(batch.plans)
-        self._artifact = create_progress_artifact(0.0, key="progress", description=f"{self._total} pictures.")
+        about = f"{self._total} pictures."
+        self._artifact = self.server.told(create_progress_artifact, 0.0, key="progress", description=about)
         self.observer.found(batch)
 
     def began(self, frame: str, stage: str) -> None:
@@ -84,12 +105,13 @@ class Shown:
         self._done += 1
         last, now = self._done == self._total, time.monotonic()
         if self._artifact and (last or now - self._told > _TELL_S):
-            update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
-            self._told = now
+            self.server.told(update_progress_artifact, self._artifact, progress=100 * self._done / self._total)
+            self._told = time.monotonic()
         self.observer.ended(result)
 
 
 _TELL_S = 1.0
+_LOST = "Prefect's server cannot be reached any more"
 
 HOOKS: ContextVar[Hooks | None] = ContextVar("hooks", default=None)
 
@@ -103,12 +125,13 @@ def render(options: Options) -> Any:
 def rendered(options: Options) -> Any:
     """Render within a flow run, whoever started it, and return the state that it ends in."""
     hooks = HOOKS.get() or Hooks()
-    _tag(options)
+    tell = hooks.server.told
+    tell(_tag, options)
     with _logged():
-        report = execute(options, Shown(hooks.observer), hooks.stop, through=_as_task)
+        report = execute(options, Shown(hooks.observer, hooks.server), hooks.stop, through=_as_task)
     hooks.report = report
-    create_table_artifact(_table(report), key="pictures", description="What became of each picture.")
-    create_markdown_artifact(as_markdown(report), key="summary", description="The pictures, and what went wrong.")
+    tell(create_table_artifact, _table(report), key="pictures", description="What became of each picture.")
+    tell(create_markdown_artifact, as_markdown(report), key="summary", description="The pictures, and what went wrong.")
     failed = [f for f in report.frames if f.outcome == "failed"]
     message = f"{sum(f.outcome == 'rendered' for f in report.frames)} of {len(report.frames)} pictures rendered"
     return Failed(message=message) if failed else Completed(message=message)
@@ -145,11 +168,17 @@ def run(options: Options, observer: Observer, stop: Stop) -> Report:
             f"Prefect's API at {os.environ.get('PREFECT_API_URL') or 'the embedded server'} cannot be reached. "
             "Start it (`prefect server start`), unset PREFECT_API_URL to use the embedded one, or use --engine local"
         ) from error
+    except httpx.TransportError as error:
+        if hooks.report is None:
+            raise ServerError(f"{_LOST}. Nothing was rendered: start it again, or use --engine local") from error
+        hooks.server.lost = True  # it could not be told how the run ended
     finally:
         HOOKS.reset(token)
     if hooks.report is None:
         state.result()  # raises what went wrong
         raise AssertionError("the flow ended without a report")
+    if hooks.server.lost:
+        hooks.report.unrecorded = f"{_LOST}: the run went on, but its record there ends early"
     return hooks.report
 
 

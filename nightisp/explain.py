@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nightisp import code
+from nightisp import code, lineage
 from nightisp import params as parameters
 from nightisp.engine import Engine, Plan
-from nightisp.errors import StoreError
 from nightisp.pipeline import PIPELINE, index
 
 
@@ -27,11 +26,12 @@ def explain(engine: Engine, plan: Plan, until: str) -> Iterator[tuple[str, str, 
 
 def _reason(engine: Engine, plan: Plan, name: str, before: str) -> str:
     stage = PIPELINE[index(name)]
-    earlier = [a for a in _earlier(engine, name) if a.get("source", {}).get("sha256") == plan.source.digest]
+    found = lineage.artifacts(engine.store, name)
+    earlier = [a for a in found if a.attributes.get("source", {}).get("sha256") == plan.source.digest]
     if not earlier:
         return "new" if not before else f"new, like {before}"
     draft = parameters.is_draft(plan.params)
-    last = max(earlier, key=lambda a: (a.get("draft", False) == draft, str(a.get("created", ""))))
+    last = max(earlier, key=lambda a: (a.attributes.get("draft", False) == draft, lineage.age(a))).attributes
     now = parameters.canonical(plan.params[name])
     reasons = [
         f"{name}.{parameter}: {_short(last['params'].get(parameter))} -> {_short(value)}"
@@ -47,14 +47,6 @@ def _reason(engine: Engine, plan: Plan, name: str, before: str) -> str:
     if place and last["upstream"] != [plan.keys[PIPELINE[place - 1].name]]:
         reasons.append(f"its input changed{f' (from {before} on)' if before else ''}")
     return "; ".join(reasons) or "its artifact is missing or damaged"
-
-
-def _earlier(engine: Engine, name: str) -> Iterator[dict[str, Any]]:
-    for entry in engine.store.entries(name):
-        try:
-            yield entry.attributes
-        except StoreError:
-            continue
 
 
 def _short(value: Any) -> str:

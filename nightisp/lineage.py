@@ -130,12 +130,16 @@ def _of_frame(all_of_them: list[Artifact], frame: str) -> list[Artifact]:
     its = [artifact for artifact in all_of_them if artifact.attributes.get("frame") == frame]
     furthest = max((index(artifact.stage) for artifact in its), default=0)
     its = [artifact for artifact in its if index(artifact.stage) == furthest]
-    return sorted(its, key=_rank, reverse=True)
+    return sorted(its, key=lambda a: (not a.attributes.get("draft", False), age(a)), reverse=True)
 
 
-def _rank(artifact: Artifact) -> tuple[bool, str, int]:
-    at = artifact.attributes
-    return not at.get("draft", False), at["created"], artifact.entry.path.stat().st_mtime_ns
+def age(artifact: Artifact) -> tuple[str, int]:
+    """Return what puts artifacts in the order in which they were written."""
+    try:
+        # `created` counts whole seconds; the folder's time parts those of one second.
+        return str(artifact.attributes.get("created", "")), artifact.entry.path.stat().st_mtime_ns
+    except OSError:  # removed meanwhile
+        return "", 0
 
 
 def _upstream(artifact: Artifact) -> str:

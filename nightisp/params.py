@@ -260,7 +260,10 @@ def origins(tree: Tree, overrides: Tree, sidecar: str, until: str = NAMES[-1]) -
     look = (tree.look, f"look {tree.look_name}") if isinstance(tree, Layered) else ({}, "")
     layers = (look, (overrides, sidecar), (_settings(tree), "--set"))
     named = merge(
-        *({s: dict.fromkeys(values or (), origin) for s, values in layer.items()} for layer, origin in layers)
+        *(
+            {s: dict.fromkeys(values, origin) for s, values in layer.items() if isinstance(values, Mapping)}
+            for layer, origin in layers
+        )
     )
     return {stage: named[stage] for stage in NAMES[: index(until) + 1] if named.get(stage)}
 

@@ -66,6 +66,8 @@ class Report:
     frames: list[FrameResult] = field(default_factory=list)
     wall_seconds: float = 0.0
     interrupted: bool = False
+    unrecorded: str = ""
+    """Why whoever schedules does not know of all of it, in words."""
 
     @property
     def status(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,6 +104,10 @@ def run(
         from nightisp.run import as_json as to_json
 
         typer.echo(json.dumps(to_json(report), ensure_ascii=False))
+    if report.unrecorded:
+        typer.echo(f"warning: {report.unrecorded}", err=True)
+        sys.stdout.flush()
+        os._exit(report.status)  # leaving by the door, Prefect would try for minutes to tell what nobody hears
     if report.status:
         raise typer.Exit(report.status)
 
