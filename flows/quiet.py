@@ -35,6 +35,7 @@ def settle() -> None:
     if os.environ.get("PREFECT_API_URL"):
         wanted = {name: wanted[name] for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")}
         wanted |= {"PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
+        wanted["PREFECT_CLIENT_MAX_RETRIES"] = "3"  # 14 s; a server that is gone for longer is gone, the run goes on
     else:
         hold()
     for name, value in wanted.items():

@@ -63,8 +63,10 @@ class Server:
             return None
         try:
             return call(*given, **named)
-        except httpx.TransportError:  # Prefect has tried for a minute
+        except httpx.TransportError:  # Prefect has tried for a while
             self.lost = True
+            for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # once is enough, and that is ours to say
             return None
 
 
@@ -127,7 +129,7 @@ def rendered(options: Options) -> Any:
     hooks = HOOKS.get() or Hooks()
     tell = hooks.server.told
     tell(_tag, options)
-    with _logged():
+    with _logged(hooks.server):
         report = execute(options, Shown(hooks.observer, hooks.server), hooks.stop, through=_as_task)
     hooks.report = report
     tell(create_table_artifact, _table(report), key="pictures", description="What became of each picture.")
@@ -138,7 +140,7 @@ def rendered(options: Options) -> Any:
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def _logged(server: Server) -> Iterator[None]:
     """Send what is logged of stages to the flow run's logs, unless they are turned off, as with the embedded server."""
     level, propagated, handler = LOG.level, LOG.propagate, APILogHandler()
     LOG.propagate = False  # Prefect prints what comes to the root logger
@@ -151,7 +153,8 @@ def _logged() -> Iterator[None]:
         LOG.propagate = propagated
         if wanted:
             LOG.removeHandler(handler)
-            handler.flush()  # whoever runs us may leave as soon as the run is over
+            if not server.lost:
+                handler.flush()  # whoever runs us may leave as soon as the run is over
             LOG.setLevel(level)
 
 
