@@ -8,7 +8,7 @@ ARGS ?=
 export PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test torture lint format types derived docs links container check bench constraints wheel clean
+.PHONY: help setup run test torture lint format types derived docs links audit container check bench constraints wheel clean
 
 help: ## List the verbs.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r verb does; do \
@@ -52,6 +52,9 @@ docs: setup ## Build the documentation into docs/_build/html; its notebooks are 
 
 links: docs ## Check the links of the documentation that lead out of it (needs a network).
 	$(BIN)/sphinx-build --quiet -D nb_execution_mode=off -b linkcheck docs docs/_build/links
+
+audit: setup ## Ask PyPI for known vulnerabilities of what is pinned (needs a network).
+	scripts/audit.sh
 
 container: setup ## Do what the container does, in an empty environment, without a container.
 	scripts/container.sh

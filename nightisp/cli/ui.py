@@ -40,7 +40,7 @@ def ui(
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     environment = {**_SETTINGS, "PREFECT_UI_API_URL": api, **os.environ}  # or the page asks port 4200
     typer.echo("starting Prefect's server", err=True)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - no shell
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         try:
             _wait_for(api, server)
@@ -65,7 +65,9 @@ def _wait_for(api: str, server: subprocess.Popen[bytes]) -> None:
 
 def _answers(api: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=3) as answer:
+        if not api.startswith(("http://", "https://")):  # a file is no server
+            return False
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=3) as answer:  # noqa: S310
             return bool(answer.read().strip() == b"true")
     except (OSError, ValueError):
         return False
