@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from nightisp import code, journal
+from nightisp import claims, code, journal
 from nightisp import params as parameters
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
 from nightisp.models.heap import release_freed_memory
@@ -151,14 +151,26 @@ class Engine:
             if self._holds(name, key):
                 if wait and (fresh := self._fresh.get(key)):  # of another frame with the same content
                     fresh.written.result()
-                self._usage.note(key, hit=True)
-                journal.cached(plan.source.frame, name, key, lambda: self.store.entry(name, key).size())
-                return (Outcome(name, key, "cached"),)
-            image, before = self._input(plan, stage)
-            seconds = self._compute(plan, stage, image)
+                return self._hit(plan, name)
+            claimed = claims.claim(self.store.folder, key)  # waits while another process computes it
+            try:
+                if self.store.holds(name, key):
+                    claimed.release()
+                    return self._hit(plan, name)
+                image, before = self._input(plan, stage)
+                seconds = self._compute(plan, stage, image, claimed)
+            except BaseException:
+                claimed.release()
+                raise
         if wait:
             self.settle(plan)
         return (*before, Outcome(name, key, "computed", seconds))
+
+    def _hit(self, plan: Plan, name: str) -> tuple[Outcome, ...]:
+        key = plan.keys[name]
+        self._usage.note(key, hit=True)
+        journal.cached(plan.source.frame, name, key, lambda: self.store.entry(name, key).size())
+        return (Outcome(name, key, "cached"),)
 
     def settle(self, plan: Plan) -> None:
         """Come back when all that was computed for a plan is in the store.
@@ -248,7 +260,7 @@ class Engine:
                 done = tuple(o for o in self.ensure(plan, stage.name) if o.did == "computed")
         raise AssertionError("unreachable")
 
-    def _compute(self, plan: Plan, stage: Stage, image: Any) -> float:
+    def _compute(self, plan: Plan, stage: Stage, image: Any, claimed: claims.Claim) -> float:
         chosen = plan.params[stage.name]
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
@@ -257,11 +269,14 @@ class Engine:
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
-        self._keep(plan, stage, result, self._record(plan, stage, seconds))
+        self._keep(plan, stage, result, self._record(plan, stage, seconds), claimed)
         return seconds
 
-    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any]) -> None:
-        """Have a picture written; what the stage before left must be written by then, so that no two are in memory."""
+    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any], claimed: claims.Claim) -> None:
+        """Have a picture written, and its claim released.
+
+        What the stage before left must be written by then, so that no two are in memory.
+        """
         from nightisp.preview import preview
 
         key = plan.keys[stage.name]
@@ -277,6 +292,7 @@ class Engine:
                 size = self.store.entry(stage.name, key).size
                 journal.computed(plan.source.frame, stage.name, key, record["seconds"], size, where)
             finally:
+                claimed.release()
                 release_freed_memory()
 
         self.settle(plan)

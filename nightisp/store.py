@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from nightisp.claims import sweep as sweep_claims
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError, is_transient
 from nightisp.usage import beside as beside_file
 from nightisp.usage import is_in_use, owned_name
@@ -175,6 +176,7 @@ class Store:
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
         sweep_files(self.folder)
+        sweep_claims(self.folder)
         return len(left)
 
     def _temporary(self) -> Path:

@@ -475,10 +475,10 @@ def test_interrupting_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 SLOW = (
     "import time; from nightisp.engine import Engine; compute = Engine._compute\n"
-    "def slow(self, plan, stage, image):\n"
+    "def slow(self, plan, stage, image, claimed):\n"
     "    if stage.name == 'tone' and plan.source.frame == 'frame1':\n"
     "        print('slow', flush=True); time.sleep(120)\n"
-    "    return compute(self, plan, stage, image)\n"
+    "    return compute(self, plan, stage, image, claimed)\n"
     "Engine._compute = slow\n"
 )
 

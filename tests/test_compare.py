@@ -44,9 +44,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     compute = Engine._compute
 
-    def counting(engine: Engine, plan: Any, stage: Any, image: Any) -> float:
+    def counting(engine: Engine, plan: Any, stage: Any, image: Any, claimed: Any) -> float:
         counted[stage.name] += 1
-        return compute(engine, plan, stage, image)
+        return compute(engine, plan, stage, image, claimed)
 
     monkeypatch.setattr(Engine, "_compute", counting)
     return counted
@@ -129,10 +129,10 @@ def test_what_goes_wrong_with_one_variant_costs_that_variant(tmp_path: Path, mon
     write_frame(tmp_path / "in" / "one.dng", 1)
     compute = Engine._compute
 
-    def failing(engine: Engine, plan: Any, stage: Any, image: Any) -> float:
+    def failing(engine: Engine, plan: Any, stage: Any, image: Any, claimed: Any) -> float:
         if stage.name == "tone" and plan.params["tone"].gamma == 2.6:
             raise NoGroundError("nothing to work from")
-        return compute(engine, plan, stage, image)
+        return compute(engine, plan, stage, image, claimed)
 
     monkeypatch.setattr(Engine, "_compute", failing)
     done = compared(tmp_path, "tone.gamma=2.2,2.6,3.2")

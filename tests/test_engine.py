@@ -47,9 +47,9 @@ class Counted:
         self.counts: Counter[str] = Counter()
         compute = Engine._compute
 
-        def counting(engine: Engine, plan: Plan, stage: Any, image: Any) -> float:
+        def counting(engine: Engine, plan: Plan, stage: Any, image: Any, claimed: Any) -> float:
             self.counts[stage.name] += 1
-            return compute(engine, plan, stage, image)
+            return compute(engine, plan, stage, image, claimed)
 
         monkeypatch.setattr(Engine, "_compute", counting)
 

@@ -41,10 +41,10 @@ def test_what_fails_carries_frame_and_stage(
 
     compute = Engine._compute
 
-    def broken(engine: Engine, plan: object, stage: object, image: object) -> float:
+    def broken(engine: Engine, plan: object, stage: object, image: object, claimed: object) -> float:
         if stage.name == "tone":  # type: ignore[attr-defined]
             raise StageError("no curve today")
-        return compute(engine, plan, stage, image)  # type: ignore[arg-type]
+        return compute(engine, plan, stage, image, claimed)  # type: ignore[arg-type]
 
     write_frame(tmp_path / "data" / "one.dng", 1)
     monkeypatch.setattr(Engine, "_compute", broken)
