@@ -53,8 +53,20 @@ class Entry:
             raise ArtifactDamagedError(f"{self.path}: its attributes cannot be read ({error})") from error
 
     def size(self) -> int:
-        """Return the bytes that the artifact takes."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Return the bytes that the artifact takes; 0 if it is gone."""
+        total = 0
+        for at, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # another process removes it just now
+                    total += (Path(at) / name).stat().st_size
+        return total
+
+    def modified(self) -> float:
+        """Return when the artifact was written, as seconds of the epoch; 0 if it is gone."""
+        try:
+            return self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 class Store:

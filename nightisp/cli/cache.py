@@ -84,6 +84,8 @@ def verify(
             opened.verify(entry)
             good += 1
         except StoreError as error:
+            if not entry.path.exists():
+                continue  # removed meanwhile
             bad += 1
             typer.echo(f"damaged: {error}", err=True)
             if remove:
@@ -117,7 +119,7 @@ def prune(
     if older_than is None and keep is None and not unreferenced:
         raise ParamsError("cache prune: say what to remove: --older-than AGE, --keep SIZE or --unreferenced")
     opened = open_store(store)
-    entries = sorted(((e.path.stat().st_mtime, e.size(), e) for e in opened.entries()), key=lambda t: t[0])
+    entries = sorted(((e.modified(), e.size(), e) for e in opened.entries()), key=lambda t: t[0])
     doomed, spared, busy = [], 0, in_use(opened.folder)
     used = _referenced() if unreferenced else set()
     total = sum(size for _, size, _ in entries)
