@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from nightisp.errors import ProjectError
-from nightisp.leash import hold
 
 EMBEDDED = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -36,8 +35,6 @@ def settle() -> None:
         wanted = {name: wanted[name] for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")}
         wanted |= {"PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
         wanted["PREFECT_CLIENT_MAX_RETRIES"] = "3"  # 14 s; a server that is gone for longer is gone, the run goes on
-    else:
-        hold()
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     _check_tasks()

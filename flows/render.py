@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
@@ -31,6 +34,7 @@ from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
 from nightisp.journal import LOG
+from nightisp.leash import hold
 from nightisp.params import DRAFT, Tree, as_settings
 from nightisp.run import Job, Observer, Options, Report, execute
 from nightisp.summary import as_markdown, computed
@@ -78,6 +82,8 @@ class Hooks:
     stop: Stop = field(default_factory=Stop)
     report: Report | None = None
     server: Server = field(default_factory=Server)
+    on_term: Any = None
+    """The caller's handler of SIGTERM, for which Prefect puts its own as long as a flow runs."""
 
 
 @dataclass
@@ -129,7 +135,7 @@ def rendered(options: Options) -> Any:
     hooks = HOOKS.get() or Hooks()
     tell = hooks.server.told
     tell(_tag, options)
-    with _logged(hooks.server):
+    with _logged(hooks.server), _terminated_by(hooks.on_term):
         report = execute(options, Shown(hooks.observer, hooks.server), hooks.stop, through=_as_task)
     hooks.report = report
     tell(create_table_artifact, _table(report), key="pictures", description="What became of each picture.")
@@ -137,6 +143,19 @@ def rendered(options: Options) -> Any:
     failed = [f for f in report.frames if f.outcome == "failed"]
     message = f"{sum(f.outcome == 'rendered' for f in report.frames)} of {len(report.frames)} pictures rendered"
     return Failed(message=message) if failed else Completed(message=message)
+
+
+@contextmanager
+def _terminated_by(handler: Any) -> Iterator[None]:
+    """Handle SIGTERM as the caller does: what is at work is finished, and nothing else is begun."""
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -160,7 +179,8 @@ def _logged(server: Server) -> Iterator[None]:
 
 def run(options: Options, observer: Observer, stop: Stop) -> Report:
     """Run the flow in this process and return its account."""
-    hooks = Hooks(observer, stop)
+    hooks = Hooks(observer, stop, on_term=signal.getsignal(signal.SIGTERM))
+    hold()
     token = HOOKS.set(hooks)
     try:
         state = render(options, return_state=True)
@@ -175,6 +195,8 @@ def run(options: Options, observer: Observer, stop: Stop) -> Report:
         if hooks.report is None:
             raise ServerError(f"{_LOST}. Nothing was rendered: start it again, or use --engine local") from error
         hooks.server.lost = True  # it could not be told how the run ended
+    except TerminationSignal:  # before the flow came to our handler, or after it
+        return hooks.report or Report(interrupted=True)
     finally:
         HOOKS.reset(token)
     if hooks.report is None:
