@@ -507,11 +507,19 @@ def test_leaving_in_the_middle_of_a_stage_loses_that_stage_alone(tmp_path: Path,
     assert [s for s, did in second["stages"].items() if did == "computed"] == list(NAMES[NAMES.index("tone") :])
 
 
-def test_an_interrupted_report_accounts_for_every_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "kill"),
+    [
+        ("local", "kill(0, 2)"),
+        pytest.param("prefect", "kill(__import__('os').getpid(), 15)", marks=pytest.mark.server),
+    ],
+)
+def test_an_interrupted_report_accounts_for_every_picture(tmp_path: Path, engine: str, kill: str) -> None:
     write_frames(tmp_path / "data", 3)
-    stopping = SLOW.replace("print('slow', flush=True); time.sleep(120)", "__import__('os').kill(0, 2); time.sleep(2)")
-    command = [sys.executable, "-c", stopping + MAIN, "flow", "run", "--engine", "local", "--workers", "1", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    stopping = SLOW.replace("print('slow', flush=True); time.sleep(120)", f"__import__('os').{kill}; time.sleep(2)")
+    command = [sys.executable, "-c", stopping + MAIN, "flow", "run", "--engine", engine, "--workers", "1", "--json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(tmp_path / "prefect")}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, start_new_session=True
     )
