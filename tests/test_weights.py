@@ -283,6 +283,8 @@ def test_damage_is_found(tmp_path):
     path.write_bytes(content)
     library = Library([tmp_path])
     assert "not those that were written" in library.verify()["denoise_unet"]
+    with pytest.raises(WeightsMismatchError, match="not those that were written"):
+        library.load("denoise_unet")
     path.write_bytes(content[:500])
     assert "damaged" in library.verify()["denoise_unet"]
     assert "damaged" in library.entries()[0].problem

@@ -48,17 +48,31 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Return the tensors of a weight file, in float32 where they are floating-point."""
+def read_tensors(path: Path, device: str = "cpu", digest: str | None = None) -> dict[str, Any]:
+    """Return the tensors of a weight file, in float32 where they are floating-point.
+
+    Parameters
+    ----------
+    digest
+        What `content_digest` must say of them, as the card tells; None to take them as they are.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If the file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(path, device=device)
+        tensors = load_file(path)
     except (SafetensorError, ValueError) as error:
         raise WeightsMismatchError(f"{path}: is damaged: {error}; import it again") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if digest is not None and content_digest(tensors) != digest:
+        raise WeightsMismatchError(f"{path}: is damaged: its tensors are not those that were written; import it again")
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 

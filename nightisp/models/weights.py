@@ -239,7 +239,7 @@ def _loaded(path: Path, device: str) -> nn.Module:
     card = read_card(path)
     network = _empty(path, card)
     try:
-        tensors = read_tensors(path, device)
+        tensors = read_tensors(path, device, card["content_sha256"])
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"{path}: does not fit into the memory of {device}; choose --device cpu") from error
     if difference := mismatch(network.state_dict(), tensors):
