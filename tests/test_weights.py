@@ -292,6 +292,19 @@ def test_damage_is_found(tmp_path):
         library.load("denoise_unet")
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = tmp_path / f".denoise_unet.safetensors.{gone.pid}.partial"
+    alive = tmp_path / f".denoise_unet.safetensors.{os.getppid()}.partial"
+    for path in (dead, alive):
+        path.write_bytes(b"half")
+    torch.save(small("denoise"), tmp_path / "a.pth")
+    import_checkpoint("denoise", [tmp_path / "a.pth"], tmp_path)
+    assert not dead.exists()
+    assert alive.exists()
+
+
 def test_foreign_safetensors_are_no_weights_of_ours(tmp_path):
     save_file(small("denoise"), tmp_path / "denoise_unet.safetensors")
     with pytest.raises(WeightsMismatchError, match="does not say which network"):

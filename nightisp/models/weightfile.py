@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -143,6 +144,12 @@ def _first(names: list[str]) -> str:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
+    import psutil
+
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        owner = left.suffixes[-2].lstrip(".")
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            left.unlink(missing_ok=True)  # of a process that was killed
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield beside
