@@ -29,6 +29,9 @@ CAUSES = {
     "LibRawUnspecifiedError": "LibRaw cannot decode it and does not say why",
     "NotSupportedError": "rawpy and LibRaw do not fit together",
 }
+LARGEST = 2**28
+"""Most photosites of a raw: 268 megapixels, more than any Bayer sensor has; its mosaic takes 1 GiB."""
+
 _COMPRESSIONS = {9: "VC-5 (GoPro's GPR)", 34892: "lossy JPEG", 52546: "JPEG XL"}
 _PICTURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -66,6 +69,15 @@ def readable(path: Path) -> Iterator[None]:
 def truncated(path: Path, size: int, needed: int) -> RawFileError:
     """Return the error for a file of `size` bytes that should hold `needed`."""
     return RawFileError(f"{path}: truncated, it holds {size} bytes and its samples end at {needed}; copy it again")
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse a raw that claims more photosites than any sensor has, before memory is asked for."""
+    if height * width > LARGEST:
+        raise RawFileError(
+            f"{path}: it claims {height} x {width} photosites; expected {LARGEST // 10**6} megapixels at most. "
+            "Its header is damaged: copy it again, or leave it out"
+        )
 
 
 def not_bayer(path: Path, what: str) -> UnsupportedSensorError:
