@@ -2,6 +2,7 @@
 
 NightispError
 ├── RawFileError(ValueError)                  the file is no raw photograph that can be developed
+│   ├── DecoderError                          LibRaw crashed on it, or took too long or too much memory
 │   ├── UnsupportedSensorError                X-Trans, Foveon, monochrome, sRAW, already demosaiced
 │   └── RawFileNotFoundError(FileNotFoundError)   no such file, no such folder
 ├── ParamsError(ValueError)                   unknown stage, unknown name, out of bounds
@@ -37,6 +38,10 @@ class RawFileError(NightispError, ValueError):
     """The file is no raw photograph that can be developed; `transient` if reading it again may help."""
 
     transient = False
+
+
+class DecoderError(RawFileError):
+    """LibRaw crashed on the file, or took more time or memory than it was given."""
 
 
 class UnsupportedSensorError(RawFileError):

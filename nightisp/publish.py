@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -107,7 +108,9 @@ def claim(
 
 def is_published(path: Path) -> bool:
     """Tell whether a file is a picture that nightisp wrote."""
-    return _mark(path).is_file()
+    with contextlib.suppress(OSError):  # a name as long as names may be has no room for a mark
+        return _mark(path).is_file()
+    return False
 
 
 def _mark(path: Path) -> Path:

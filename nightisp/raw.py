@@ -1,14 +1,10 @@
 """Raw file to `Mosaic`: every 2 x 2 Bayer raw that LibRaw decodes, and the challenge's PNG with its JSON.
 
-The only door to rawpy. Lens corrections and gain maps that a DNG asks for are left out; LibRaw has applied a raw's own
-linearization table.
+A camera's raw is decoded in a child process (`nightisp.decoding`), the challenge's PNG in this one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,20 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nightisp import challenge, exif
+from nightisp import challenge, decoding
 from nightisp.bayer import to_phase
-from nightisp.colorimetry import xy_to_kelvin, xy_to_xyz, xyz_to_camera_at
 from nightisp.errors import RawFileError
-from nightisp.image import CFA, ColorMatrix, Mosaic, Samples, Shot, Triple
-from nightisp.refusals import not_bayer, readable, refusal, truncated
+from nightisp.image import CFA, Mosaic, Samples, Shot
+from nightisp.libraw import Decoded, Levels
+from nightisp.refusals import readable
 from nightisp.saturation import saturation
 from nightisp.stage import Params, Stage
-
-Levels = tuple[float, float, float, float]
-
-# LibRaw's flip has a bit each for left-right mirrored (1), upside down mirrored (2) and transposed (4).
-_FLIP_TO_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
-_ABOVE_WHITE = 0.001
 
 
 class IngestParams(Params):
@@ -67,13 +57,6 @@ class RawSummary:
         return self.height * self.width / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    samples: NDArray[Any]  # (H, W), visible area, sensor units
-    cfa: CFA
-    shot: Shot
-
-
 def ingest(raw: RawFile, params: IngestParams) -> Mosaic:
     """Decode a raw file to a mosaic with black at 0 and white at 1, in phase BGGR.
 
@@ -97,18 +80,20 @@ def ingest(raw: RawFile, params: IngestParams) -> Mosaic:
     :cite:`dng171`, chapter "Mapping Raw Values to Linear Reference Values".
     """
     decoded = _decode(raw.path)
+    samples = decoded.samples
+    assert samples is not None
     black, white = _levels(decoded.shot, params, f"{raw.path}: ")
     shot = decoded.shot
     if params.saturation == "seen" and params.white_level is None:
-        shot, white = _seen_to_clip(decoded, black, white)
-    samples, window = to_phase(linearize(decoded.samples, black, white), decoded.cfa, CFA.BGGR)
+        shot, white = _seen_to_clip(decoded, samples, black, white)
+    linear, window = to_phase(linearize(samples, black, white), decoded.cfa, CFA.BGGR)
     shot = shot.model_copy(update={"black_level": black, "white_level": white})
-    return Mosaic(samples, shot=shot, window=window, cfa=CFA.BGGR)
+    return Mosaic(linear, shot=shot, window=window, cfa=CFA.BGGR)
 
 
-def _seen_to_clip(decoded: _Decoded, black: Levels, white: float) -> tuple[Shot, float]:
+def _seen_to_clip(decoded: Decoded, samples: NDArray[Any], black: Levels, white: float) -> tuple[Shot, float]:
     """Return the white level by what clips, and the shot with the file's figures of noise on that scale."""
-    seen = saturation(decoded.samples, decoded.cfa, black, white)
+    seen = saturation(samples, decoded.cfa, black, white)
     grown = (white - min(black)) / (seen - min(black))  # samples become so much larger
     profile = tuple((shot * grown, read * grown**2) for shot, read in decoded.shot.noise_profile)
     return decoded.shot.model_copy(update={"noise_profile": profile}), seen
@@ -179,150 +164,33 @@ def inspect(path: Path, *, decode: bool = False) -> RawSummary:
     RawFileError, UnsupportedSensorError
         As `ingest` does.
     """
-    if decode:
-        decoded = _decode(path)
-        height, width = decoded.samples.shape
-        return RawSummary(path, decoded.shot.camera, height, width, decoded.cfa, decoded.shot)
-    if _is_png(path):
+    if not decode and _is_png(path):
         with readable(path):
             fields = challenge.Fields(challenge.json_beside(path))
             cfa, shot = fields.cfa(), fields.shot()
             return RawSummary(path, shot.camera, *challenge.check(path), cfa, shot)
-    with _opened(path) as (libraw, tags):
-        return RawSummary(path, exif.camera(tags), libraw.sizes.height, libraw.sizes.width)
+    if not decode:
+        header = decoding.header(path)
+        return RawSummary(path, header.camera, header.height, header.width)
+    decoded = _decode(path, samples=False)
+    return RawSummary(path, decoded.shot.camera, decoded.height, decoded.width, decoded.cfa, decoded.shot)
 
 
 def _is_png(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
-def _decode(path: Path) -> _Decoded:
+def _decode(path: Path, *, samples: bool = True) -> Decoded:
+    """Decode a raw; its samples may be left out where they come from a child process, to save the way."""
     if _is_png(path):
         with readable(path):
-            samples, cfa, shot = challenge.read(path)
+            png, cfa, shot = challenge.read(path)
+            decoded = Decoded(png, png.shape[0], png.shape[1], cfa, shot)
     else:
-        with _opened(path) as (libraw, tags):
-            cfa, colors = _pattern(libraw, tags, path)
-            samples = np.array(libraw.raw_image_visible)
-            shot = _shot(libraw, tags, samples, colors)
-    if min(samples.shape) < 2:
-        raise RawFileError(f"{path}: it is {samples.shape[0]} x {samples.shape[1]}; expected 2 x 2 photosites at least")
-    return _Decoded(samples, cfa, shot)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, exif.Tags]]:
-    """Open a camera's raw with LibRaw and exiv2, every fault told as a `RawFileError`."""
-    import rawpy
-
-    with readable(path):
-        tags = exif.read(path)
-        if path.stat().st_size < tags.end_of_samples():
-            raise truncated(path, path.stat().st_size, tags.end_of_samples())
-        try:
-            with rawpy.imread(os.fspath(path)) as libraw:
-                if libraw.num_colors != 3:
-                    raise not_bayer(path, f"its sensor has {libraw.num_colors} colors ({_letters(libraw)})")
-                yield libraw, tags
-        except (rawpy.LibRawError, rawpy.NotSupportedError) as error:
-            raise refusal(path, tags.compression(), type(error).__name__, str(error)) from error
-
-
-def _letters(libraw: Any) -> str:
-    return str(libraw.color_desc.decode("ascii", "replace"))
-
-
-def _pattern(libraw: Any, tags: exif.Tags, path: Path) -> tuple[CFA, list[int]]:
-    """Return the pattern from the top-left visible photosite, and LibRaw's color index at its four positions."""
-    import rawpy
-
-    if libraw.raw_type != rawpy.RawType.Flat:
-        raise not_bayer(path, "it holds several samples a pixel (sRAW, Foveon, or already demosaiced)")
-    planes = tags.numbers(*(f"{folder}.CFAPlaneColor" for folder in tags.raw_folders()))
-    if planes and planes != [0, 1, 2]:
-        raise not_bayer(path, f"its color filters are {planes} by DNG's CFAPlaneColor, not red, green and blue")
-    top, left = libraw.sizes.top_margin, libraw.sizes.left_margin
-    block = np.array([[libraw.raw_color(top + y, left + x) for x in range(12)] for y in range(12)])
-    names = _letters(libraw)
-    if (block >= len(names)).any():
-        raise not_bayer(path, "its sensor is monochrome")
-    if (block != np.tile(block[:2, :2], (6, 6))).any():
-        six = (block == np.tile(block[:6, :6], (2, 2))).all()
-        raise not_bayer(path, f"its color filter array is {'6 x 6 (X-Trans)' if six else 'larger than 2 x 2'}")
-    colors = block[:2, :2].ravel().tolist()
-    pattern = "".join(names[color] for color in colors)
-    if pattern not in list(CFA):
-        raise not_bayer(path, f"its color filter array is {pattern}")
-    return CFA(pattern), colors
-
-
-def _shot(libraw: Any, tags: exif.Tags, samples: NDArray[Any], colors: list[int]) -> Shot:
-    matrices = exif.color_matrices(tags) if tags.is_dng else ()
-    if not matrices and np.any(libraw.rgb_xyz_matrix[:3]):
-        matrices = (exif.as_color_matrix(libraw.rgb_xyz_matrix[:3].astype(np.float64).round(6), 21),)
-    other = libraw.other
-    stamp = other.timestamp.replace(microsecond=0)
-    shot = Shot(
-        camera=exif.camera(tags),
-        lens=tags.text("Exif.Photo.LensModel") or libraw.lens.model,
-        iso=other.iso_speed if other.iso_speed > 0 else _positive(tags, "ISOSpeedRatings", None),
-        exposure_s=_positive(tags, "ExposureTime", other.shutter_speed),
-        f_number=_positive(tags, "FNumber", other.aperture),
-        focal_length_mm=_positive(tags, "FocalLength", other.focal_length),
-        captured=exif.captured(tags) or (stamp.isoformat() if stamp.year > 1970 else None),
-        orientation=_orientation(libraw, tags),
-        as_shot_neutral=_as_shot_neutral(libraw, tags, matrices),
-        color_matrices=matrices,
-        noise_profile=exif.noise_profile(tags) if tags.is_dng else (),
-        black_level=_black_level(libraw, tags, colors),
-        white_level=_white_level(libraw, samples),
-    )
-    return shot.model_copy(update={"exif": exif.to_carry_over(tags, shot)})
-
-
-def _positive(tags: exif.Tags, name: str, otherwise: float | None) -> float | None:
-    # LibRaw makes 1 s and f/1 of a tag that says nothing, so a tag that is there is believed before LibRaw.
-    value = next(iter(tags.numbers(f"Exif.Photo.{name}", f"Exif.Image.{name}")), otherwise)
-    return float(value) if value is not None and value > 0 else None
-
-
-def _orientation(libraw: Any, tags: exif.Tags) -> int:
-    # LibRaw takes the last three bits of a tag that is out of bounds.
-    stated = tags.numbers("Exif.Image.Orientation")
-    if stated and stated[0] not in range(1, 9):
-        return 1
-    return _FLIP_TO_ORIENTATION.get(libraw.sizes.flip, 1)
-
-
-def _as_shot_neutral(libraw: Any, tags: exif.Tags, matrices: tuple[ColorMatrix, ...]) -> Triple | None:
-    if tags.is_dng:
-        white = tags.numbers("Exif.Image.AsShotWhiteXY")
-        if neutral := tags.numbers("Exif.Image.AsShotNeutral"):
-            return exif.as_neutral(neutral)
-        if len(white) == 2 and min(white) > 0 and matrices:
-            return exif.as_neutral(list(xyz_to_camera_at(matrices, xy_to_kelvin(*white)) @ xy_to_xyz(*white)))
-    red, green, blue, second_green = libraw.camera_whitebalance
-    if second_green > 0 and green > 0:
-        green = (green + second_green) / 2
-    return exif.as_neutral([1 / gain if gain > 0 else 0.0 for gain in (red, green, blue)])
-
-
-def _black_level(libraw: Any, tags: exif.Tags, colors: list[int]) -> Levels:
-    block = np.array([libraw.black_level_per_channel[color] for color in colors], np.float64).reshape(2, 2)
-    active = tags.numbers(*(f"{folder}.ActiveArea" for folder in tags.raw_folders()))
-    if tags.is_dng and len(active) == 4:
-        # LibRaw rounds the margins of a DNG's active area up to even ones, and leaves the black levels behind.
-        shift = (libraw.sizes.top_margin - int(active[0]), libraw.sizes.left_margin - int(active[1]))
-        block = np.roll(block, (-shift[0], -shift[1]), axis=(0, 1))
-    first, second, third, fourth = block.ravel().tolist()
-    return (first, second, third, fourth)
-
-
-def _white_level(libraw: Any, samples: NDArray[Any]) -> float:
-    overall = libraw.white_level
-    per_color = [level for level in libraw.camera_white_level_per_channel or () if level > 0]
-    lowest = min([overall, *per_color])
-    return float(overall if np.count_nonzero(samples > lowest) > _ABOVE_WHITE * samples.size else lowest)
+        decoded = decoding.decode(path) if samples else decoding.facts(path)
+    if min(decoded.height, decoded.width) < 2:
+        raise RawFileError(f"{path}: it is {decoded.height} x {decoded.width}; expected 2 x 2 photosites at least")
+    return decoded
 
 
 INGEST = Stage(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,9 @@ CAUSES = {
     "LibRawUnspecifiedError": "LibRaw cannot decode it and does not say why",
     "NotSupportedError": "rawpy and LibRaw do not fit together",
 }
+LARGEST = 2**28
+"""Most photosites of a raw: 268 megapixels, more than any Bayer sensor has; its mosaic takes 1 GiB."""
+
 _COMPRESSIONS = {9: "VC-5 (GoPro's GPR)", 34892: "lossy JPEG", 52546: "JPEG XL"}
 _PICTURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -49,16 +54,25 @@ def readable(path: Path) -> Iterator[None]:
     """
     try:
         path.as_posix().encode()
-        if path.is_dir():
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
             raise RawFileError(f"{path}: it is a folder; expected a raw file. Name the folder as --input")
+        if not stat.S_ISREG(about.st_mode):  # a pipe or a device: to read it may take for ever
+            raise RawFileError(f"{path}: it is no file that can be kept; expected a raw file. Copy the raw there")
+        if not about.st_size:
+            raise RawFileError(f"{path}: it is empty; expected a raw file. Copy it again")
         with path.open("rb") as file:
-            if not file.read(1):
-                raise RawFileError(f"{path}: it is empty; expected a raw file. Copy it again")
+            file.read(1)
         yield
     except FileNotFoundError as error:
         raise RawFileNotFoundError(f"{path}: no such file; check its name") from error
     except PermissionError as error:
         raise RawFileError(f"{path}: it may not be read; give yourself the right (chmod u+r)") from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        why = "it is a link to itself" if error.errno == errno.ELOOP else "its name is too long"
+        raise RawFileError(f"{path}: {why}; expected a raw file. Copy the raw there under another name") from error
     except UnicodeEncodeError as error:
         raise RawFileError(f"{path.as_posix()!a}: its name is no UTF-8, which LibRaw needs; rename it") from error
 
@@ -66,6 +80,15 @@ def readable(path: Path) -> Iterator[None]:
 def truncated(path: Path, size: int, needed: int) -> RawFileError:
     """Return the error for a file of `size` bytes that should hold `needed`."""
     return RawFileError(f"{path}: truncated, it holds {size} bytes and its samples end at {needed}; copy it again")
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse a raw that claims more photosites than any sensor has, before memory is asked for."""
+    if height * width > LARGEST:
+        raise RawFileError(
+            f"{path}: it claims {height} x {width} photosites; expected {LARGEST // 10**6} megapixels at most. "
+            "Its header is damaged: copy it again, or leave it out"
+        )
 
 
 def not_bayer(path: Path, what: str) -> UnsupportedSensorError:

@@ -80,7 +80,7 @@ def find(inputs: Sequence[Path], *, recursive: bool = False, exclude: Sequence[P
     """
     found: dict[str, Path] = {}
     for path in inputs:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112, is_dir() raises what a name too long makes
             candidates = list(_candidates(path, recursive, {folder.resolve() for folder in exclude}, set()))
             if not candidates:
                 where = "in it or its sub-folders" if recursive else "in it (sub-folders: --recursive)"

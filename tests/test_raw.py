@@ -12,7 +12,7 @@ import pytest
 import rawpy
 import tifffile
 
-from nightisp import exif
+from nightisp import exif, libraw
 from nightisp.bayer import positions
 from nightisp.errors import RawFileError, RawFileNotFoundError, UnsupportedSensorError, is_transient
 from nightisp.image import CFA, Mosaic
@@ -147,7 +147,7 @@ def test_active_area_moves_pattern_and_black(tmp_path: Path, cfa: CFA, area: tup
 
 
 def test_pattern_is_that_of_the_visible_corner() -> None:
-    from nightisp.raw import _pattern
+    from nightisp.libraw import _pattern
 
     class OddMargins:
         raw_type, color_desc = rawpy.RawType.Flat, b"RGBG"
@@ -203,7 +203,7 @@ class FakeLibRaw:
 def test_white_level_is_the_lower_unless_too_much_exceeds_it(
     per_color: list[int] | None, above: int, white: int
 ) -> None:
-    from nightisp.raw import _white_level
+    from nightisp.libraw import _white_level
 
     samples = np.zeros(1000, np.uint16)
     samples[:above] = 3701
@@ -550,7 +550,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(RawFileError, match=r"a\.dng: it may not be read"):
-        read(path)
+        libraw.decode(path)  # in this process, which is the one that was patched
 
 
 def test_faults_of_the_disk_pass(tmp_path: Path) -> None:
@@ -573,7 +573,7 @@ def test_only_what_libraw_could_not_read_may_pass(
 
     monkeypatch.setattr(rawpy, "imread", fails)
     with pytest.raises(RawFileError, match=r"a\.dng: ") as caught:
-        read(path)
+        libraw.decode(path)
     assert is_transient(caught.value) is may_pass
     monkeypatch.undo()
     path.write_bytes(path.read_bytes()[:-1])
@@ -599,7 +599,7 @@ def test_tags_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkeyp
     for code in (exiv2.ErrorCode.kerFailedToReadImageData, exiv2.ErrorCode.kerCorruptedMetadata):
         fails(code)
         with pytest.raises(RawFileError, match=r"a\.dng: its tags cannot be read \(as exiv2 says it\)") as caught:
-            inspect(path)
+            libraw.header(path)
         assert is_transient(caught.value)
     fails(exiv2.ErrorCode.kerFileContainsUnknownImageType)
     assert exif.read(path) == exif.Tags({})
