@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; leave out --params to use the defaults") from None
     except (OSError, ValueError) as error:  # ValueError: no UTF-8
-        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}; correct it") from error
     return parse_yaml(text, path)
 
 
@@ -71,7 +71,7 @@ def parse_yaml(text: str, path: Path, *, ours: bool = True) -> dict[str, Any]:
     except ParamsError:
         raise
     except (ValueError, YAMLError) as error:  # ValueError: a date that there is not, a number of too many digits
-        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}; correct it") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):

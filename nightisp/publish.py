@@ -114,7 +114,10 @@ def is_published(path: Path) -> bool:
 
 
 def _mark(path: Path) -> Path:
-    return _marks(path.parent) / f"{path.name}.sha256"
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_NAME - len(".sha256"):
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return _marks(path.parent) / f"{name}.sha256"
 
 
 def _marks(output: Path) -> Path:
