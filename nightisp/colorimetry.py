@@ -187,7 +187,8 @@ def invert(matrix: Matrix) -> Matrix:
     NoGroundError
         If it is singular, or so near to it that noise would be blown up a thousandfold.
     """
-    if not np.all(np.isfinite(matrix)) or np.linalg.cond(matrix) > 1e3:
+    # Sane matrices hold numbers near 1; beside 1e-300 even a well-conditioned one has no inverse that floats can hold.
+    if not np.all(np.isfinite(matrix)) or not 1e-6 < np.abs(matrix).max() < 1e6 or np.linalg.cond(matrix) > 1e3:
         raise NoGroundError(f"the ColorMatrix {matrix.tolist()} cannot be inverted; set color.matrix: identity")
     return np.asarray(np.linalg.inv(matrix))
 
@@ -208,7 +209,7 @@ def camera_to_srgb_dng(matrices: Sequence[ColorMatrix], gains: Triple) -> Matrix
     x, y = neutral_to_xy(neutral, matrices)
     camera_to_xyz = invert(xyz_to_camera_at(matrices, xy_to_kelvin(x, y)))
     white = camera_to_xyz @ np.array(neutral)
-    if (BRADFORD @ white).min() <= 0:
+    if not (BRADFORD @ white).min() > 0:  # NaN too
         raise NoGroundError(
             f"gains of ({', '.join(f'{g:.3f}' for g in gains)}) stand for no light that the file's ColorMatrix knows; "
             "set color.matrix: published, or give other gains (white_balance.method: as_shot, gains or kelvin)"

@@ -79,15 +79,12 @@ def _ask(what: str, path: Path) -> Any:
     seconds = seconds_for(path)
     folder = "" if path.is_absolute() else os.getcwd()  # noqa: PTH109, a name is wanted
     with _AT_ONCE:
-        child = _taken()
-        try:
-            answer = _answer(child, (what, path, folder, seconds))
-        except BaseException:  # of Ctrl-C too: half an answer may still be on its way
-            child.kill()
-            _bury(child)
-            raise
+        child, is_new = _taken()
+        answer = _asked(child, (what, path, folder, seconds))
+        if answer is None and not is_new and child.returncode != -signal.SIGALRM:
+            child = _begun()  # perhaps what it decoded before had done it harm
+            answer = _asked(child, (what, path, folder, seconds))
         if answer is None:
-            _bury(child)
             raise _fault(path, child.returncode, seconds)
         _idle.append(child)
     good, value = answer
@@ -96,15 +93,28 @@ def _ask(what: str, path: Path) -> Any:
     raise value
 
 
-def _taken() -> subprocess.Popen[bytes]:
-    """Return a child that waits for work, begun if there is none."""
+def _asked(child: subprocess.Popen[bytes], request: tuple[Any, ...]) -> tuple[bool, Any] | None:
+    """Return what the child answers, or None if it ended instead, and is buried."""
+    try:
+        answer = _answer(child, request)
+    except BaseException:  # of Ctrl-C too: half an answer may still be on its way
+        child.kill()
+        _bury(child)
+        raise
+    if answer is None:
+        _bury(child)
+    return answer
+
+
+def _taken() -> tuple[subprocess.Popen[bytes], bool]:
+    """Return a child that waits for work, and whether it was begun for this."""
     while True:
         try:
             child = _idle.pop()
         except IndexError:
-            return _begun()
+            return _begun(), True
         if child.poll() is None:
-            return child
+            return child, False
         _bury(child)
 
 

@@ -25,7 +25,6 @@ def main() -> None:
     import exiv2  # noqa: F401 - before the address space is measured
     import rawpy  # noqa: F401
 
-    base = _address_space()
     while True:
         try:
             what, path, folder, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own parent
@@ -33,7 +32,7 @@ def main() -> None:
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)  # the default action ends the process, C code or not
         try:
-            answer = _answer(what, path, folder, base)
+            answer = _answer(what, path, folder, _address_space())
         finally:
             _limit(None)
         try:

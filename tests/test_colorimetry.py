@@ -160,7 +160,9 @@ def test_rows_to_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "matrix", [np.zeros((3, 3)), np.ones((3, 3)), np.diag([1, 1, 1e-4]), np.diag([1, 1, np.nan])], ids=str
+    "matrix",
+    [np.zeros((3, 3)), np.ones((3, 3)), np.diag([1, 1, 1e-4]), np.diag([1, 1, np.nan]), np.eye(3) * 1e-310],
+    ids=str,
 )
 def test_invert_refuses(matrix: c.Matrix) -> None:
     with pytest.raises(NoGroundError, match=r"cannot be inverted; set color\.matrix: identity"):

@@ -38,6 +38,26 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         decoding._bury(children.pop())
 
 
+def test_a_child_that_an_earlier_file_did_harm_to_costs_no_other_file(
+    faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_frame(tmp_path / "a.dng", 1)
+    decoding.decode(path)
+    (child,) = decoding._idle
+    answers, answer = [], decoding._answer
+
+    def dying(process: subprocess.Popen[bytes], request: tuple[object, ...]) -> object:
+        answers.append(process.pid)
+        if len(answers) == 1:
+            process.kill()
+        return answer(process, request)
+
+    monkeypatch.setattr(decoding, "_answer", dying)
+    assert decoding.decode(path).samples is not None
+    assert answers[0] == child.pid
+    assert len(set(answers)) == 2
+
+
 def test_the_child_gives_the_same_bits(tmp_path: Path) -> None:
     path = write_frame(tmp_path / "a.dng", 1, height=47, width=63)
     here, there = libraw.decode(path), decoding.decode(path)
