@@ -61,6 +61,7 @@ def test_nearest() -> None:
 ERRORS = """
 NightispError
     RawFileError
+        DecoderError
         UnsupportedSensorError
         RawFileNotFoundError
     ParamsError
