@@ -57,7 +57,11 @@ def develop(
     frames: Annotated[str, _shown("Frames", "Only frames whose name matches this pattern, for example IMG_82*.")] = "*",
     recursive: Annotated[bool, _shown("Sub-folders", "Look into sub-folders of the input.")] = False,
     store: Annotated[
-        str, _shown("Store", "Folder of the artifacts. Empty: NIGHTISP_STORE, or artifacts/ of the project.")
+        str,
+        _shown(
+            "Store",
+            "Artifacts: a folder, or a URL as s3://bucket/x. Empty: NIGHTISP_STORE, or the project's.",
+        ),
     ] = "",
     params: Annotated[
         str, _shown("Params file", "Parameters of all pictures. Empty: params.yaml of the project, or the defaults.")
@@ -75,7 +79,7 @@ def develop(
         Options(
             inputs=tuple(inputs),
             output=output / "draft" if draft else output,
-            store=Path(store) if store else None,
+            store=store or None,
             params=Path(params) if params else None,
             look=None if look == NO_LOOK else look,
             settings=(*(DRAFT if draft else ()), *settings),

@@ -60,7 +60,7 @@ class Batch:
 def prepare(
     engine: Engine,
     tree: Tree,
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     *,
     recursive: bool = False,
     exclude: Sequence[Path] = (),
@@ -165,7 +165,7 @@ def render_frame(
     try:
         engine.settle(plan)  # in any case, or what failed would stay in memory
         if result.outcome == "rendered" and not engine.store.holds(until, plan.keys[until]):
-            where = engine.store.folder
+            where = engine.store.location
             raise StoreError(f"{where}: another frame of the same content could not write the artifact; run again")
     except Exception as error:
         if result.outcome != "failed":
@@ -183,7 +183,12 @@ def _render(
     tell: Callable[[str, str], None],
     result: FrameResult,
 ) -> None:
-    status = engine.status(plan, until)
+    try:
+        status = engine.status(plan, until)
+    except StoreError as error:  # a store elsewhere that cannot be reached
+        journal.failed(result.frame, until, error)
+        result.outcome, result.stage, result.error = "failed", until, named(plan.source.path, error)
+        return
     engine.fetch(plan, status)
     for name, todo in status.items():
         if stop:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # Windows
@@ -22,6 +22,14 @@ with contextlib.suppress(ImportError):  # Windows
 FOLDER = ".claims"
 _LOOK_S = (0.01, 0.25)
 """How long to wait before looking again, at first and at most."""
+
+
+class Held(Protocol):
+    """What a store gives to whoever may compute an artifact."""
+
+    def release(self) -> None:
+        """Let others compute it; a second call does nothing."""
+        ...
 
 
 class Claim:

@@ -193,7 +193,7 @@ def compare(options: Options, observer: Observer, stop: Stop, longest: int = LON
         variants[0].tree,
         options.inputs,
         recursive=options.recursive,
-        exclude=[engine.store.folder],
+        exclude=engine.store.folders,
         frames=options.frames,
     )
     observer.found(batch)

@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from nightisp import claims, code, journal
+from nightisp import code, journal
 from nightisp import params as parameters
+from nightisp.claims import Held
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
 from nightisp.models.heap import release_freed_memory
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.publish import claim, publish
 from nightisp.raw import RawFile
 from nightisp.retry import retried
-from nightisp.sources import Source
+from nightisp.sources import Source, here
 from nightisp.sources import digest as digest_source
 from nightisp.stage import Params, Stage
 from nightisp.store import Store
-from nightisp.usage import Usage
 
 Did = Literal["computed", "cached", "skipped"]
 
@@ -92,9 +92,6 @@ class Engine:
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
     _fresh: dict[str, _Fresh] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._usage = Usage(self.store.folder)
-
     def plan(self, source: Source, tree: parameters.Tree, until: str = NAMES[-1]) -> Plan:
         """Work out the parameters of a frame, and its keys up to a stage: what comes after it need not be there.
 
@@ -152,7 +149,7 @@ class Engine:
                 if wait and (fresh := self._fresh.get(key)):  # of another frame with the same content
                     fresh.written.result()
                 return self._hit(plan, name)
-            claimed = claims.claim(self.store.folder, key)  # waits while another process computes it
+            claimed = self.store.claim(key)  # waits while another process computes it
             try:
                 if self.store.holds(name, key):
                     claimed.release()
@@ -168,7 +165,7 @@ class Engine:
 
     def _hit(self, plan: Plan, name: str) -> tuple[Outcome, ...]:
         key = plan.keys[name]
-        self._usage.note(key, hit=True)
+        self.store.note(key, hit=True)
         journal.cached(plan.source.frame, name, key, lambda: self.store.entry(name, key).size())
         return (Outcome(name, key, "cached"),)
 
@@ -241,7 +238,7 @@ class Engine:
 
     def _input(self, plan: Plan, stage: Stage) -> tuple[Any, tuple[Outcome, ...]]:
         place = index(stage.name)
-        return self._load(plan, PIPELINE[place - 1]) if place else (RawFile(plan.source.path), ())
+        return self._load(plan, PIPELINE[place - 1]) if place else (RawFile(here(plan.source)), ())
 
     def _load(self, plan: Plan, stage: Stage) -> tuple[Any, tuple[Outcome, ...]]:
         key = plan.keys[stage.name]
@@ -260,19 +257,19 @@ class Engine:
                 done = tuple(o for o in self.ensure(plan, stage.name) if o.did == "computed")
         raise AssertionError("unreachable")
 
-    def _compute(self, plan: Plan, stage: Stage, image: Any, claimed: claims.Claim) -> float:
+    def _compute(self, plan: Plan, stage: Stage, image: Any, claimed: Held) -> float:
         chosen = plan.params[stage.name]
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
             result = stage(image, chosen, self.networks).rounded()
             release_freed_memory()
         seconds = time.perf_counter() - begun
-        if stage is PIPELINE[0] and digest_source(plan.source.path) != plan.source.digest:
+        if stage is PIPELINE[0] and digest_source(here(plan.source)) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
         self._keep(plan, stage, result, self._record(plan, stage, seconds), claimed)
         return seconds
 
-    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any], claimed: claims.Claim) -> None:
+    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any], claimed: Held) -> None:
         """Have a picture written, and its claim released.
 
         What the stage before left must be written by then, so that no two are in memory.
@@ -296,7 +293,7 @@ class Engine:
                 release_freed_memory()
 
         self.settle(plan)
-        self._usage.note(key, hit=False)
+        self.store.note(key, hit=False)
         context = contextvars.copy_context()  # whose flow run it is that logs
         self._fresh[key] = _Fresh(image, self._writer.submit(context.run, write))
 

@@ -133,11 +133,11 @@ def _of_frame(all_of_them: list[Artifact], frame: str) -> list[Artifact]:
     return sorted(its, key=lambda a: (not a.attributes.get("draft", False), age(a)), reverse=True)
 
 
-def age(artifact: Artifact) -> tuple[str, int]:
+def age(artifact: Artifact) -> tuple[str, float]:
     """Return what puts artifacts in the order in which they were written."""
     try:
         # `created` counts whole seconds; the folder's time parts those of one second.
-        return str(artifact.attributes.get("created", "")), artifact.entry.path.stat().st_mtime_ns
+        return str(artifact.attributes.get("created", "")), artifact.entry.modified()
     except OSError:  # removed meanwhile
         return "", 0
 

@@ -6,6 +6,8 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+from nightisp.remote import is_url
+
 MARKS = ("dvc.yaml", "params.yaml")
 
 
@@ -21,13 +23,13 @@ def outermost(folder: Path) -> Path:
     return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else folder
 
 
-def store_folder(given: Path | None = None) -> Path:
-    """Return the artifact store: as given, else NIGHTISP_STORE, else `artifacts` of the project or of this folder."""
-    if given:
-        return given
-    if named := os.environ.get("NIGHTISP_STORE"):
-        return Path(named)
-    return outermost(root() or Path.cwd()) / "artifacts"
+def store_location(given: str | Path | None = None) -> str:
+    """Return the artifact store, a URL or an absolute path: as given, else NIGHTISP_STORE, else `artifacts` of here.
+
+    Here is the project's folder, or this one.
+    """
+    chosen = given or os.environ.get("NIGHTISP_STORE") or outermost(root() or Path.cwd()) / "artifacts"
+    return str(chosen) if is_url(chosen) else str(Path(chosen).absolute())
 
 
 def weights_folders(given: Path | None = None) -> tuple[Path, ...]:

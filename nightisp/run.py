@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +18,12 @@ from nightisp import params as parameters
 from nightisp.batch import Batch, FrameResult, Performed, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.naming import FRAME, Naming
+from nightisp.objects import open_store
 from nightisp.pipeline import NAMES, PIPELINE, index
-from nightisp.project import store_folder, weights_folders
+from nightisp.project import store_location, weights_folders
 from nightisp.publish import check_writable
 from nightisp.retry import retried
 from nightisp.sources import Source
-from nightisp.store import Store
 
 
 class Options(BaseModel):
@@ -30,9 +31,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inputs: tuple[Path, ...] = Field((Path("data"),), description="raw files, and folders of them")
+    inputs: tuple[str | Path, ...] = Field((Path("data"),), description="raw files, folders of them, or URLs of either")
     output: Path = Field(Path("output"), description="folder of the finished pictures")
-    store: Path | None = Field(None, description="artifact store; by default that of the project")
+    store: str | Path | None = Field(None, description="artifact store, folder or URL; by default that of the project")
     weights: Path | None = Field(None, description="folder of weights, looked into before the others")
     params: Path | None = Field(None, description="params file; by default that of the project, or the defaults")
     look: str | None = Field(None, description="name of a look, laid over the params file")
@@ -84,7 +85,7 @@ def memory_budget() -> int:
     return int(0.6 * psutil.virtual_memory().available)
 
 
-def open_engine(store: Path | None, weights: Path | None, device: str, memory: int | None = None) -> Engine:
+def open_engine(store: str | Path | None, weights: Path | None, device: str, memory: int | None = None) -> Engine:
     """Open store and weights, one engine a process for the same three; sweep up what dead processes left.
 
     Parameters
@@ -92,18 +93,18 @@ def open_engine(store: Path | None, weights: Path | None, device: str, memory: i
     memory
         Bytes for all pictures in flight; a quarter of them is what the features of a network's tiles may take.
     """
-    engine = _engine(store_folder(store).absolute(), weights_folders(weights), device)
+    engine = _engine(store_location(store), weights_folders(weights), device)
     if memory is not None:
         engine.networks.limit(memory // 4)
     return engine
 
 
 @cache
-def _engine(store: Path, weights: tuple[Path, ...], device: str) -> Engine:
+def _engine(store: str, weights: tuple[Path, ...], device: str) -> Engine:
     from nightisp.models.weights import Compute, Library
 
     library = Library(weights)
-    engine = Engine(Store(store), library, Compute(library, device))
+    engine = Engine(open_store(store), library, Compute(library, device))
     engine.store.sweep()
     return engine
 
@@ -132,7 +133,7 @@ def check(options: Options) -> tuple[Engine, parameters.Tree]:
         If the options are at fault.
     """
     engine, tree = check_settings(options)
-    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, engine.store.folder])
+    sources.find(options.inputs, recursive=options.recursive, exclude=[options.output, *engine.store.folders])
     return engine, tree
 
 
@@ -154,7 +155,7 @@ def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
         tree,
         options.inputs,
         recursive=options.recursive,
-        exclude=[options.output, engine.store.folder],
+        exclude=[options.output, *engine.store.folders],
         frames=options.frames,
         until=options.until,
         naming=Naming(options.name, options.look),
@@ -195,6 +196,9 @@ def execute(
     def one_frame(plan: Plan) -> FrameResult:
         return render_frame(engine, plan, options.until, one_stage, stop, observer.began)
 
+    if engine.store.is_shared:  # hosts that begin with the same raws would wait for one another at each
+        at = random.randrange(max(1, len(batch.plans)))  # noqa: S311 - no secret
+        batch = replace(batch, plans=batch.plans[at:] + batch.plans[:at])
     workers = options.workers or os.cpu_count() or 1
     rendered = render_all(batch, one_frame, workers=workers, memory=options.memory, stop=stop, done=observer.ended)
     frames = sorted([*batch.refused, *rendered], key=lambda result: (result.frame, str(result.source)))
@@ -207,7 +211,7 @@ class Job:
 
     source: Source
     tree: parameters.Tree
-    store: Path
+    store: str
     weights: Path | None
     device: str
     memory: int
@@ -217,7 +221,7 @@ class Job:
     def of(cls, options: Options, tree: parameters.Tree, plan: Plan) -> Job:
         """Return the job of a plan."""
         output = options.output if options.until == NAMES[-1] else None
-        store = store_folder(options.store).absolute()
+        store = store_location(options.store)
         return cls(plan.source, tree, store, options.weights, options.device, options.memory, output)
 
     def perform(self, stage: str) -> Performed:

@@ -7,16 +7,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nightisp import sidecar
+from nightisp import mirror, sidecar
 from nightisp.challenge import json_beside
 from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
 from nightisp.publish import is_published
 from nightisp.raw import RawSummary, inspect
 from nightisp.refusals import readable
+from nightisp.remote import is_url
 
 _DECODABLE = """
 3fr ari arw bay cap cr2 cr3 crw cs1 dc2 dcr dng drf dsc eip erf fff iiq k25 kc2 kdc mdc mef mfw mos mrw nef nrw obm
@@ -41,7 +42,7 @@ class Source:
 
     The sidecar is named as it lies beside the raw, '' if there is none.
     `picture` is the name of its picture without suffix, '' for the frame's; if it `yields`, another raw of the run
-    comes first where that name is free (`nightisp.naming`).
+    comes first where that name is free (`nightisp.naming`). `url` is where it was brought from, '' for one of here.
     """
 
     frame: str
@@ -51,6 +52,7 @@ class Source:
     picture: str = ""
     yields: bool = False
     sidecar: str = ""
+    url: str = ""
 
     @property
     def tells(self) -> Path:
@@ -66,12 +68,13 @@ class Refusal:
     error: NightispError
 
 
-def find(inputs: Sequence[Path], *, recursive: bool = False, exclude: Sequence[Path] = ()) -> list[Path]:
+def find(inputs: Sequence[str | Path], *, recursive: bool = False, exclude: Sequence[Path] = ()) -> list[Path]:
     """List the files to develop, sorted, each once.
 
     A file that is named is always one of them. Of a folder these are the files with a raw's suffix, also one known to
     be undecodable, and `.png`; in silence it passes over all others, hidden files and folders, and the excluded folders
-    below it. A folder that is named itself is searched even if it is excluded.
+    below it. A folder that is named itself is searched even if it is excluded. What lies under a URL is brought to this
+    machine first.
 
     Raises
     ------
@@ -79,7 +82,8 @@ def find(inputs: Sequence[Path], *, recursive: bool = False, exclude: Sequence[P
         If an input does not exist, or is a folder without a candidate.
     """
     found: dict[str, Path] = {}
-    for path in inputs:
+    for given in inputs:
+        path = mirror.local(str(given), _is_wanted, recursive=recursive) if is_url(given) else Path(given)
         if os.path.isdir(path):  # noqa: PTH112, is_dir() raises what a name too long makes
             candidates = list(_candidates(path, recursive, {folder.resolve() for folder in exclude}, set()))
             if not candidates:
@@ -94,6 +98,11 @@ def find(inputs: Sequence[Path], *, recursive: bool = False, exclude: Sequence[P
         for candidate in candidates:
             found.setdefault(os.path.abspath(candidate), candidate)  # noqa: PTH100, resolve() would follow links
     return [found[key] for key in sorted(found)]
+
+
+def _is_wanted(name: str) -> bool:
+    """Tell whether a file of this name is a candidate, or lies beside one to say more of it."""
+    return Path(name).suffix.lower() in _CANDIDATES | {".json"} or name.endswith(sidecar.SUFFIX)
 
 
 def _candidates(folder: Path, recursive: bool, excluded: set[Path], seen: set[Path]) -> Iterator[Path]:
@@ -131,6 +140,11 @@ def digest(path: Path) -> str:
 def _sha256(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def here(source: Source) -> Path:
+    """Return where a raw lies on this machine; one that another brought from a URL is brought here, too."""
+    return mirror.bring(source.url) if source.url and not source.path.exists() else source.path
 
 
 def name_frames(paths: Sequence[Path]) -> dict[Path, str]:
@@ -187,11 +201,9 @@ def preflight(
     def look_at(path: Path) -> tuple[Source, RawSummary] | NightispError:
         try:
             beside = sidecar.read(path)
-            source = (
-                Source(names[path], path, digest(path), beside.tree, sidecar=beside.path.name)
-                if beside
-                else Source(names[path], path, digest(path))
-            )
+            source = Source(names[path], path, digest(path), url=mirror.origin(path))
+            if beside:
+                source = replace(source, overrides=beside.tree, sidecar=beside.path.name)
             return source, inspect(path, decode=decode(source))
         except NightispError as error:
             return error

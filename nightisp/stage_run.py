@@ -23,7 +23,7 @@ def run_stage(
     tree: Tree,
     name: str,
     root: Path,
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     output: Path,
     *,
     recursive: bool = False,
@@ -51,7 +51,7 @@ def run_stage(
         before = read(path(root, NAMES[place - 1]), NAMES[place - 1])
         batch, lines = _resume(engine, tree, root, before, name)
     else:
-        batch = prepare(engine, tree, inputs, recursive=recursive, exclude=[output, engine.store.folder], until=name)
+        batch = prepare(engine, tree, inputs, recursive=recursive, exclude=[output, *engine.store.folders], until=name)
         lines = {(r.frame, str(r.source)): _failed(root, r) for r in batch.refused}
     lines |= {(p.source.frame, str(p.source.path)): _line(root, p, batch) for p in batch.plans}
     last = output if name == NAMES[-1] else None

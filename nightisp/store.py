@@ -14,6 +14,7 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,32 +22,32 @@ from typing import Any
 
 import numpy as np
 
-from nightisp.claims import sweep as sweep_claims
+from nightisp import claims, usage
+from nightisp.claims import Held
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError, is_transient
+from nightisp.usage import Usage, is_in_use, owned_name
 from nightisp.usage import beside as beside_file
-from nightisp.usage import is_in_use, owned_name
-from nightisp.usage import sweep as sweep_files
 
 FORMAT = 1
 _CHUNK = 1024  # about 1 Mpx
 _TEMPORARY = ".tmp"
-_ARRAYS = ("samples", "preview")
-_DIGEST = "metadata_sha256"
+ARRAYS = ("samples", "preview")
+DIGEST = "metadata_sha256"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One artifact as it lies on disk."""
+    """One artifact as it lies in a store."""
 
     stage: str
     key: str
-    path: Path
+    path: Path | str
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Read the attributes: key, stage, params, upstream, source, versions, seconds and the picture's state."""
         try:
-            return dict(json.loads((self.path / "zarr.json").read_bytes())["attributes"])
+            return dict(json.loads((Path(self.path) / "zarr.json").read_bytes())["attributes"])
         except FileNotFoundError:
             raise ArtifactNotFoundError(f"{self.path}: no such artifact") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -64,9 +65,13 @@ class Entry:
     def modified(self) -> float:
         """Return when the artifact was written, as seconds of the epoch; 0 if it is gone."""
         try:
-            return self.path.stat().st_mtime
+            return Path(self.path).stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+    def exists(self) -> bool:
+        """Tell whether it is there, whole or not."""
+        return Path(self.path).exists()
 
 
 class Store:
@@ -85,7 +90,43 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._usage = Usage(folder)
         self._check_version()
+
+    @property
+    def location(self) -> str:
+        """Where it is, as `--store` takes it."""
+        return str(self.folder)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of this machine that it takes, where no raws are to be looked for."""
+        return [self.folder]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts are expected to work on it at the same time."""
+        return False
+
+    def claim(self, key: str) -> Held:
+        """Wait until nobody else computes the artifact of this key, and claim it."""
+        return claims.claim(self.folder, key)
+
+    def note(self, key: str, *, hit: bool) -> None:
+        """Write down that an artifact was found or made."""
+        self._usage.note(key, hit=hit)
+
+    def hits(self) -> Counter[str]:
+        """Count how often each key was found, in the last 30 days."""
+        return usage.hits(self.folder)
+
+    def in_use(self) -> set[str]:
+        """Return the keys that other processes which still run have found or made."""
+        return usage.in_use(self.folder)
+
+    def forget(self) -> None:
+        """Remove the logs of processes that ended more than 30 days ago."""
+        usage.forget(self.folder)
 
     def entry(self, stage: str, key: str) -> Entry:
         """Return where an artifact lies, or would."""
@@ -118,7 +159,7 @@ class Store:
         import zarr
 
         try:
-            return np.asarray(zarr.open_array(entry.path / name, mode="r")[...])
+            return np.asarray(zarr.open_array(Path(entry.path) / name, mode="r")[...])
         except PermissionError as error:
             raise StoreError(f"{entry.path}: cannot be read: {error.strerror}; name another --store") from error
         except Exception as error:  # zarr and its codecs raise whatever they please on bad bytes
@@ -148,9 +189,9 @@ class Store:
         beside = self._temporary()
         try:
             self._write_version()
-            entry.path.parent.mkdir(parents=True, exist_ok=True)
+            Path(entry.path).parent.mkdir(parents=True, exist_ok=True)
             beside.parent.mkdir(parents=True, exist_ok=True)
-            _write_group(beside, picture.stored(), preview, attributes)
+            write_group(beside, picture.stored(), preview, attributes)
             _seal(beside)
             self._place(beside, entry)
         except OSError as error:
@@ -164,7 +205,7 @@ class Store:
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                entry.path.rename(aside)
+                Path(entry.path).rename(aside)
         except OSError as error:
             raise _explain(error, self.folder) from error
         shutil.rmtree(aside, ignore_errors=True)
@@ -179,7 +220,7 @@ class Store:
     def verify(self, entry: Entry) -> None:
         """Read every byte of an artifact; raise `StoreError` if something is amiss."""
         self._check_whole(entry)
-        for name in _ARRAYS:
+        for name in ARRAYS:
             self.read_array(entry, name)
 
     def sweep(self) -> int:
@@ -187,8 +228,8 @@ class Store:
         left = [path for path in self.folder.glob(f"{_TEMPORARY}/*") if not is_in_use(path)]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
-        sweep_files(self.folder)
-        sweep_claims(self.folder)
+        usage.sweep(self.folder)
+        claims.sweep(self.folder)
         return len(left)
 
     def _temporary(self) -> Path:
@@ -210,8 +251,8 @@ class Store:
 
     def _check_whole(self, entry: Entry) -> None:
         attributes, metadata, size = entry.attributes, [], 0
-        for name in _ARRAYS:
-            folder = entry.path / name
+        for name in ARRAYS:
+            folder = Path(entry.path) / name
             try:
                 metadata.append((folder / "zarr.json").read_bytes())
                 about = json.loads(metadata[-1])
@@ -225,7 +266,7 @@ class Store:
             size += sum(sizes)
         if size != attributes.get("bytes"):
             raise ArtifactDamagedError(f"{entry.path}: its chunks hold {size} bytes, not {attributes.get('bytes')}")
-        if attributes.pop(_DIGEST, None) != _digest(attributes, metadata):
+        if attributes.pop(DIGEST, None) != _digest(attributes, metadata):
             raise ArtifactDamagedError(f"{entry.path}: its attributes are not those that were written")
 
     def _check_version(self) -> None:
@@ -252,11 +293,22 @@ class Store:
             beside.replace(path)
 
 
-def _write_group(path: Path, samples: np.ndarray[Any, Any], preview: np.ndarray[Any, Any], attributes: Any) -> None:
+def write_group(
+    where: Any, samples: np.ndarray[Any, Any], preview: np.ndarray[Any, Any], attributes: Any, *, whole: bool = False
+) -> None:
+    """Write an artifact's arrays and attributes as a Zarr group.
+
+    Parameters
+    ----------
+    where
+        A folder, or a store of zarr's.
+    whole
+        Whether each array is to be one file: its chunks lie in one shard.
+    """
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    group = zarr.create_group(where, zarr_format=3, attributes=attributes)
     names = {1: ("byte",), 2: ("y", "x"), 3: ("y", "x", "color")}[samples.ndim]
     shrink = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=samples.itemsize), Crc32cCodec()]
     for name, array, dimensions, compressors in (
@@ -266,11 +318,13 @@ def _write_group(path: Path, samples: np.ndarray[Any, Any], preview: np.ndarray[
         chunk = (
             (max(1, len(array)),) if array.ndim == 1 else (*(min(_CHUNK, n) for n in array.shape[:2]), *array.shape[2:])
         )
+        shards = tuple(max(1, math.ceil(n / c)) * c for n, c in zip(array.shape, chunk, strict=True))
         written = group.create_array(
             name,
             shape=array.shape,
             dtype=array.dtype,
             chunks=chunk,
+            shards=shards if whole else None,
             dimension_names=dimensions,
             compressors=compressors,
             fill_value=0,
@@ -283,9 +337,9 @@ def _seal(path: Path) -> None:
     """Put a digest of all metadata into the attributes: a crc32c guards chunks only."""
     file = path / "zarr.json"
     about = json.loads(file.read_bytes())
-    metadata = [(path / name / "zarr.json").read_bytes() for name in _ARRAYS]
-    about["attributes"]["bytes"] = sum(sum(_sizes(path / name)) for name in _ARRAYS)
-    about["attributes"][_DIGEST] = _digest(about["attributes"], metadata)
+    metadata = [(path / name / "zarr.json").read_bytes() for name in ARRAYS]
+    about["attributes"]["bytes"] = sum(sum(_sizes(path / name)) for name in ARRAYS)
+    about["attributes"][DIGEST] = _digest(about["attributes"], metadata)
     file.write_text(json.dumps(about, indent=2))
 
 

@@ -149,7 +149,7 @@ def test_pins_cover_every_requirement() -> None:
         if not line.startswith("#")
     )
     wanted = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
-    names = {re.split(r"[<>=]", requirement)[0] for requirement in wanted}
+    names = {re.split(r"[\[<>=]", requirement)[0] for requirement in wanted}
     assert names - pins.keys() == set()
     assert not [version for version in pins.values() if "+" in version], "a pin that holds one build of torch only"
 

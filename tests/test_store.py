@@ -199,7 +199,7 @@ def test_a_disk_that_refuses_is_named(store: Store, monkeypatch: pytest.MonkeyPa
         path.mkdir()
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(store_module, "_write_group", refuse)
+    monkeypatch.setattr(store_module, "write_group", refuse)
     with pytest.raises(StoreError, match=message):
         store.write("denoise", KEY, mosaic(), PREVIEW, {})
     assert not list((store.folder / ".tmp").iterdir())
@@ -302,14 +302,14 @@ def test_a_rename_that_is_refused_leaves_nothing(store: Store, monkeypatch: pyte
     assert not list((store.folder / ".tmp").iterdir())
 
 
-@pytest.mark.parametrize("step", ["_write_group", "Store._place"])
+@pytest.mark.parametrize("step", ["write_group", "Store._place"])
 def test_a_killed_writer_leaves_nothing_to_be_seen(tmp_path: Path, step: str) -> None:
     """Killed before the chunks are complete, or between the last byte and the new name."""
     code = (
         "import os, signal, sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path; from tests.test_store import KEY, PREVIEW, mosaic; from nightisp import store\n"
         "from nightisp.store import Store\n"
-        "written = store._write_group\n"
+        "written = store.write_group\n"
         "def kill(first, *rest):\n"
         "    if isinstance(first, Path): written(first, *rest)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

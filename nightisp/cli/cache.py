@@ -35,14 +35,13 @@ def list_(
     """
     from nightisp.lineage import unusual
     from nightisp.pipeline import NAMES, index
-    from nightisp.usage import hits
 
     opened = open_store(store)
-    if stage and not (opened.folder / stage).is_dir():
-        index(stage)  # raises if there is no such stage
     found = [(e, a) for e, a in _read(opened, stage) if frame is None or a.get("frame") == frame]
+    if stage and not found:
+        index(stage)  # raises if there is no such stage
     found.sort(key=lambda pair: (pair[1].get("frame", ""), _place(pair[0].stage, NAMES), pair[1].get("created", "")))
-    counted = hits(opened.folder)
+    counted = opened.hits()
     last = None
     for entry, attributes in found:
         size, times = entry.size(), counted[entry.key]
@@ -84,7 +83,7 @@ def verify(
             opened.verify(entry)
             good += 1
         except StoreError as error:
-            if not entry.path.exists():
+            if not entry.exists():
                 continue  # removed meanwhile
             bad += 1
             typer.echo(f"damaged: {error}", err=True)
@@ -114,13 +113,12 @@ def prune(
     What a running flow has found or made stays.
     """
     from nightisp.errors import ParamsError
-    from nightisp.usage import forget, in_use
 
     if older_than is None and keep is None and not unreferenced:
         raise ParamsError("cache prune: say what to remove: --older-than AGE, --keep SIZE or --unreferenced")
     opened = open_store(store)
     entries = sorted(((e.modified(), e.size(), e) for e in opened.entries()), key=lambda t: t[0])
-    doomed, spared, busy = [], 0, in_use(opened.folder)
+    doomed, spared, busy = [], 0, opened.in_use()
     used = _referenced() if unreferenced else set()
     total = sum(size for _, size, _ in entries)
     limit = parse_size(keep) if keep else None
@@ -135,7 +133,7 @@ def prune(
             doomed.append((size, entry))
             total -= size
     if yes:
-        forget(opened.folder)
+        opened.forget()
     for size, entry in doomed:
         typer.echo(f"{'removed' if yes else 'would remove'} {entry.stage}/{entry.key[:12]} {in_words(size)}")
         if yes:
@@ -157,7 +155,7 @@ def size(store: StoreOption = None) -> None:
         sizes = [entry.size() for entry in opened.entries(stage)]
         total += sum(sizes)
         typer.echo(f"{stage:<17} {len(sizes):>6} {in_words(sum(sizes)):>10}")
-    typer.echo(f"{'all':<17} {'':>6} {in_words(total):>10}  {opened.folder}")
+    typer.echo(f"{'all':<17} {'':>6} {in_words(total):>10}  {opened.location}")
 
 
 def _read(store: Store, stage: str | None = None) -> Iterator[tuple[Entry, dict[str, Any]]]:

@@ -190,7 +190,7 @@ def in_brief(artifact: Artifact) -> str:
     return " ".join(f"{name}={value}" for name, value in artifact.unusual.items())
 
 
-def _chain(name: str, stage: str | None, store: Path | None) -> tuple[Artifact, ...]:
+def _chain(name: str, stage: str | None, store: str | None) -> tuple[Artifact, ...]:
     """Return the artifacts that led to a picture, up to a stage, if one is named."""
     from nightisp.errors import ArtifactNotFoundError
     from nightisp.lineage import lineage

@@ -38,7 +38,13 @@ def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]
 
 
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Artifact store. [default: NIGHTISP_STORE, or artifacts/ of the project]")
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="PLACE",
+        help="Artifact store: a folder, or a URL as s3://bucket/prefix. "
+        "[default: NIGHTISP_STORE, or artifacts/ of the project]",
+    ),
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="Folder of weights, looked into before the others.")
@@ -87,12 +93,12 @@ MemoryOption = Annotated[
 ]
 
 
-def open_store(store: Path | None) -> Store:
+def open_store(store: str | None) -> Store:
     """Open the artifact store."""
-    from nightisp.project import store_folder
-    from nightisp.store import Store
+    from nightisp.objects import open_store
+    from nightisp.project import store_location
 
-    return Store(store_folder(store))
+    return open_store(store_location(store))
 
 
 def open_library(weights: Path | None) -> Library:

@@ -77,11 +77,15 @@ def raws(ctx: typer.Context, incomplete: str) -> Iterator[str]:
 
 def frames(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """Offer the frames of which the store has an artifact of the first stage, or of the last."""
-    from nightisp.project import store_folder
+    from nightisp.project import store_location
+    from nightisp.remote import is_url
 
+    place = store_location(ctx.params.get("store"))
+    if is_url(place):
+        return  # too slow at each key
     names = set()
     for stage in ("ingest", "export"):
-        for path in (store_folder(_given(ctx, "store")) / stage).glob("*.zarr/zarr.json"):
+        for path in (Path(place) / stage).glob("*.zarr/zarr.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 names.add(str(json.loads(path.read_bytes())["attributes"]["frame"]))
     yield from sorted(name for name in names if name.startswith(incomplete))

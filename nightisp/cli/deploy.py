@@ -92,7 +92,7 @@ def _values(
     inputs: list[Path] | None,
     output: Path | None,
     name: str,
-    store: Path | None,
+    store: str | None,
     params: Path | None,
     look: str | None,
     settings: list[str] | None,
@@ -101,7 +101,7 @@ def _values(
     recursive: bool,
 ) -> dict[str, Any]:
     """Return what the form is filled in with, paths in full, after all of it was checked as for a run."""
-    from nightisp.project import params_file, store_folder
+    from nightisp.project import params_file, store_location
     from nightisp.run import Options, check_settings
 
     options = Options(store=store, params=params, look=look, name=name, settings=tuple(settings or ()), device=device)
@@ -115,7 +115,7 @@ def _values(
         "settings": list(settings or ()),
         "name": name,
         "recursive": recursive,
-        "store": str(store_folder(store).absolute()),
+        "store": store_location(store),
         "params": str(used.absolute()) if used else "",
         "device": device,
     }

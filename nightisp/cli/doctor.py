@@ -36,8 +36,11 @@ def doctor(store: StoreOption = None, weights: WeightsOption = None) -> None:
         typer.echo(f"{'parameters':<24} {error}")
     try:
         opened = open_store(store)
-        there = next((p for p in (opened.folder, *opened.folder.absolute().parents) if p.exists()), opened.folder)
-        typer.echo(f"{'store':<24} {opened.folder}, {in_words(shutil.disk_usage(there).free)} free")
+        free = [
+            f", {in_words(shutil.disk_usage(next(p for p in (f, *f.absolute().parents) if p.exists())).free)} free"
+            for f in opened.folders
+        ]
+        typer.echo(f"{'store':<24} {opened.location}{''.join(free)}")
     except Exception as error:
         good = False
         typer.echo(f"{'store':<24} {error}")

@@ -41,7 +41,12 @@ app.command()(deploy.serve)
 @app.command()
 def run(
     inputs: Annotated[
-        list[Path] | None, typer.Option("--input", help="Raw files, and folders of them; repeatable. [default: data/]")
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="PLACE",
+            help="Raw files, folders of them, and URLs of either (s3://bucket/nights); repeatable. [default: data/]",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder of the finished pictures. [default: output/]")
@@ -81,7 +86,7 @@ def run(
 
     listen(verbose=verbose)
     options = Options(
-        inputs=tuple(inputs or [Path("data")]),
+        inputs=tuple(inputs or ["data"]),
         output=output or Path("output/draft" if draft else "output"),
         store=store,
         weights=weights,

@@ -83,7 +83,7 @@ def watch(
     )
     at_work, _ = check_settings(options)
     check_writable(output)
-    watched = Watch(folders, recursive, [output, at_work.store.folder], settled)
+    watched = Watch(folders, recursive, [output, *at_work.store.folders], settled)
     stop, failed = Stop(), False
     typer.echo(f"watching {', '.join(map(str, folders))}; Ctrl-C ends it", err=True)
     with interruptible(stop, at_work.flush):

@@ -10,7 +10,7 @@ from nightisp.pipeline import NAMES, PIPELINE, nearest
 from nightisp.stage import Stage
 from nightisp.store import Entry, Store
 
-_Dated = tuple[tuple[bool, str, int], Entry]
+_Dated = tuple[tuple[bool, str, float], Entry]
 _SHORTEST = 6
 """Letters of a key, at least: fewer may be a name."""
 
@@ -68,7 +68,7 @@ def starts_of(store: Store, frames: Iterable[str]) -> list[Start]:
     for frame in wanted:
         if frame not in found:
             raise ArtifactNotFoundError(
-                f"{frame}: no frame or key of that name in {store.folder}; `nightisp cache list` shows what there is"
+                f"{frame}: no frame or key of that name in {store.location}; `nightisp cache list` shows what there is"
                 f"{nearest(frame, sorted(known))}"
             )
     return [found[frame] for frame in wanted]
@@ -103,7 +103,7 @@ def _by_frame(store: Store, stage: Stage) -> tuple[dict[str, list[_Dated]], list
             attributes = entry.attributes
             # `created` counts whole seconds; the folder's time parts those of one second.
             whole = not attributes.get("draft", False)
-            at = whole, str(attributes.get("created", "")), entry.path.stat().st_mtime_ns
+            at = whole, str(attributes.get("created", "")), entry.modified()
         except (StoreError, OSError) as error:
             damaged.append(str(error))
             continue

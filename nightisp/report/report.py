@@ -11,7 +11,6 @@ from nightisp.report.chains import finished, starts_of
 from nightisp.report.page import page
 from nightisp.report.view import FrameView, Tell, frame_view
 from nightisp.store import Store
-from nightisp.usage import hits
 
 LONGEST = 2048
 """Pixels of the longer side that a page carries of a picture: about 0.6 MB a frame."""
@@ -52,14 +51,14 @@ def look(
     ArtifactNotFoundError
         If there is nothing to show: no finished picture, or none of a name.
     """
-    counted = hits(store.folder)
+    counted = store.hits()
     if names:
         starts = starts_of(store, names)
         return Report(tuple(frame_view(store, start, networks, longest, tell, counted) for start in starts))
     found = finished(store)
     if not found.starts and not found.damaged:
         raise ArtifactNotFoundError(
-            f"{store.folder}: holds no finished picture; render one with `nightisp flow run`, or name another --store"
+            f"{store.location}: holds no finished picture; render one with `nightisp flow run`, or name another --store"
         )
     shown = found.starts[:limit]
     frames = tuple(frame_view(store, start, networks, longest, tell, counted) for start in shown)

@@ -1,0 +1,144 @@
+"""Objects under a URL (`s3://bucket/prefix`, `gs://`, `memory://`, ...), through fsspec: few calls, each tried again.
+
+Nothing here lists unless it is asked to. Credentials come from where the protocol's own tools look: for S3 that is the
+environment (`AWS_PROFILE`, `AWS_ENDPOINT_URL`, ...), `~/.aws` and the machine's role; never from a URL or a parameter.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from nightisp.errors import StoreError
+
+T = TypeVar("T")
+
+WAITS_S = (0.1, 0.3, 1.0, 3.0)
+"""Seconds to wait before each further attempt; each is stretched by up to a half, so that hosts do not come at once."""
+
+_EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+_S3 = {
+    "max_concurrency": 1,  # or each object would be asked for its size before it is read
+    "config_kwargs": {"retries": {"total_max_attempts": 1}},  # we try again by ourselves
+}
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
+
+
+def is_url(location: object) -> bool:
+    """Tell whether a location is a URL, not a path of this machine."""
+    return isinstance(location, str) and "://" in location
+
+
+class Remote:
+    """The objects whose names begin with a URL; a name is what follows it.
+
+    Raises
+    ------
+    StoreError
+        If the protocol is unknown, or the package that speaks it is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        protocol = url.partition("://")[0]
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise StoreError(f"{protocol}://...: holds credentials; give them by the environment or a profile instead")
+        try:
+            self._files, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
+        except ImportError as error:
+            package = _EXTRAS.get(protocol, f"the one that fsspec needs for {protocol}")
+            raise StoreError(f"{url}: {package} is not installed; pip install {package}") from error
+        except ValueError as error:
+            raise StoreError(f"{url}: {error}; expected for example s3://bucket/prefix") from error
+        self._root = root.rstrip("/")
+
+    def get(self, name: str) -> bytes:
+        """Return an object's content, or raise `FileNotFoundError`."""
+        content: bytes = self._asked(lambda: self._files.cat_file(self._path(name)), name)
+        return content
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object, in the place of one that there is."""
+        try:
+            self._asked(lambda: self._files.pipe_file(self._path(name), content), name)
+        except FileNotFoundError as error:  # an object needs no folder, but a bucket
+            raise StoreError(f"{self.url}: cannot be written: {error}; make the bucket, or name another") from error
+
+    def put_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write objects, in any order."""
+        for name, content in contents.items():
+            self.put(name, content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write an object unless there is one, which one caller of many can do; tell whether it was this one."""
+        try:
+            self._asked(lambda: self._files.pipe_file(self._path(name), content, mode="create"), name)
+        except FileExistsError:
+            try:
+                return self.get(name) == content  # ours, if an answer was lost and the call made again
+            except FileNotFoundError:
+                return False
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url}: cannot be written: {error}; make the bucket, or name another") from error
+        return True
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects, one after the other; those that are gone already are no fault."""
+
+        def gone(path: str) -> None:
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                return
+
+        for name in names:
+            path = self._path(name)
+            self._asked(lambda path=path: gone(path), name)  # type: ignore[misc]
+
+    def find(self, prefix: str = "") -> dict[str, Mapping[str, Any]]:
+        """List the objects below a prefix, with what fsspec tells of each (`size`): slow, and never for a picture."""
+        path = self._path(prefix) if prefix else self._root
+        try:
+            found = self._asked(lambda: self._files.find(path, detail=True), prefix)
+        except FileNotFoundError:
+            return {}
+        return {name[len(self._root) :].lstrip("/"): about for name, about in found.items()}
+
+    def about(self, name: str) -> Mapping[str, Any]:
+        """Return what fsspec tells of an object, or raise `FileNotFoundError`."""
+        told: Mapping[str, Any] = self._asked(lambda: self._files.info(self._path(name)), name)
+        return told
+
+    def modified(self, name: str) -> float:
+        """Return when an object was written, as seconds of the epoch, or raise `FileNotFoundError`."""
+        return float(self._asked(lambda: self._files.modified(self._path(name)), name).timestamp())
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _asked(self, call: Callable[[], T], name: str) -> T:
+        """Call, and again after a fault that may pass."""
+        for wait in (*WAITS_S, None):
+            try:
+                return call()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except PermissionError as error:
+                raise StoreError(f"{self.url}: refused ({error}); check the credentials and their rights") from error
+            except Exception as error:  # each protocol has exceptions of its own
+                if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
+                    raise StoreError(
+                        f"{self.url}: {error}; give credentials by the environment or a profile"
+                    ) from error
+                if wait is None:
+                    told = f"{self.url}/{name}: cannot be reached ({type(error).__name__}: {error}); check the network"
+                    lasting = StoreError(told)
+                    lasting.transient = True
+                    raise lasting from error
+            time.sleep(wait * random.uniform(1, 1.5))  # noqa: S311 - no secret
+        raise AssertionError("unreachable")
