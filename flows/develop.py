@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -30,9 +30,10 @@ _Setting = Annotated[str, Field(pattern=r"^\s*[a-z_]+\.[a-z_]+\s*=.*$")]
 
 @flow(name="nightisp-develop", flow_run_name="develop {frames} with look {look}")
 def develop(
-    inputs: Annotated[list[Path], _shown("Input", "Raw files, and folders of them, as the worker sees them.")] = [  # noqa: B006
-        Path("data")
-    ],
+    inputs: Annotated[
+        list[str],
+        _shown("Input", "Raw files, folders of them, as the worker sees them, and URLs as s3://bucket/nights."),
+    ] = ["data"],  # noqa: B006
     output: Annotated[
         Path, _shown("Output", "Folder of the finished pictures. Drafts go into its folder draft.")
     ] = Path("output"),
@@ -70,6 +71,14 @@ def develop(
         str,
         _shown("Device", "Where networks run: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"),
     ] = "auto",
+    runner: Annotated[
+        Literal["threads", "dask", "ray"],
+        _shown("Runner", "Where stages run: in threads of the worker, or on a cluster."),
+    ] = "threads",
+    address: Annotated[
+        str, _shown("Address", "Scheduler of the cluster, as tcp://host:8786. Empty: one started beside the worker.")
+    ] = "",
+    batch: Annotated[int, _shown("Batch", "Pictures a task run: 1 shows every stage, 50 costs less.", minimum=1)] = 1,
 ) -> Any:
     """Turn raw photographs taken at night into finished pictures.
 
@@ -86,6 +95,9 @@ def develop(
             name=name,
             frames=frames,
             recursive=recursive,
+            runner=runner,
+            address=address or None,
+            batch=batch,
             device=device,
             memory=memory_budget(),
         )

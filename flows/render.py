@@ -30,9 +30,11 @@ from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
+from flows.runners import opened
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
+from nightisp.groups import execute_in_groups
 from nightisp.journal import LOG
 from nightisp.leash import hold
 from nightisp.params import DRAFT, Tree, as_settings
@@ -135,8 +137,15 @@ def rendered(options: Options) -> Any:
     hooks = HOOKS.get() or Hooks()
     tell = hooks.server.told
     tell(_tag, options)
+    shown = Shown(hooks.observer, hooks.server)
     with _logged(hooks.server), _terminated_by(hooks.on_term):
-        report = execute(options, Shown(hooks.observer, hooks.server), hooks.stop, through=_as_task)
+        if options.runner == "threads" and options.batch == 1:
+            report = execute(options, shown, hooks.stop, through=_as_task)
+        else:
+            with opened(options) as runner:
+                report = execute_in_groups(
+                    options, shown, hooks.stop, runner.send, apart=runner.apart, at_once=runner.at_once
+                )
     hooks.report = report
     tell(create_table_artifact, _table(report), key="pictures", description="What became of each picture.")
     tell(create_markdown_artifact, as_markdown(report), key="summary", description="The pictures, and what went wrong.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from nightisp import journal, sources
 from nightisp.engine import Did, Engine, Outcome, Plan
@@ -23,6 +23,9 @@ BYTES_PER_PHOTOSITE = 130
 """What a frame takes in memory at its peak, HAT's: at 12 megapixels; larger ones take less (benchmarks/README.md)."""
 
 Perform = Callable[[Plan, str], "Performed"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,16 @@ def _shot_in_store(engine: Engine, plan: Plan) -> Shot:
     return Shot.model_validate(engine.store.entry(ingest, plan.keys[ingest]).attributes["state"]["shot"])
 
 
+class Stopping(Protocol):
+    """Knows whether it was asked to stop."""
+
+    def __bool__(self) -> bool:
+        """Tell whether it was."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until asked to stop; tell whether that was asked."""
+
+
 class Stop:
     """Asks everyone to stop at the next stage."""
 
@@ -156,12 +169,19 @@ def render_frame(
     plan: Plan,
     until: str,
     run: Perform,
-    stop: Stop,
+    stop: Stopping,
     tell: Callable[[str, str], None],
+    since: str = NAMES[0],
 ) -> FrameResult:
-    """Take one picture through all it needs up to `until`; what goes wrong is its own outcome, nobody else's."""
+    """Take one picture through all it needs up to `until`; what goes wrong is its own outcome, nobody else's.
+
+    Parameters
+    ----------
+    since
+        First stage to run; those before it only if something after them needs what the store has lost.
+    """
     result = FrameResult(plan.source.frame, plan.source.path, own=plan.own)
-    _render(engine, plan, until, run, stop, tell, result)
+    _render(engine, plan, until, run, stop, tell, result, since)
     try:
         engine.settle(plan)  # in any case, or what failed would stay in memory
         if result.outcome == "rendered" and not engine.store.holds(until, plan.keys[until]):
@@ -179,9 +199,10 @@ def _render(
     plan: Plan,
     until: str,
     run: Perform,
-    stop: Stop,
+    stop: Stopping,
     tell: Callable[[str, str], None],
     result: FrameResult,
+    since: str,
 ) -> None:
     try:
         status = engine.status(plan, until)
@@ -191,6 +212,8 @@ def _render(
         return
     engine.fetch(plan, status)
     for name, todo in status.items():
+        if index(name) < index(since):
+            continue
         if stop:
             return
         tell(plan.source.frame, name)
@@ -248,28 +271,63 @@ def render_all(
         One for every frame of the batch, in its order.
     """
     results: dict[str, FrameResult] = {}
-    running: dict[Future[FrameResult], tuple[Plan, int]] = {}
-    waiting = list(reversed(batch.plans))
+
+    def ended(result: FrameResult) -> None:
+        results[result.frame] = result
+        if done:
+            done(result)
+
+    in_flight(
+        batch.plans,
+        render,
+        lambda plan: batch.photosites[plan.source.frame] * BYTES_PER_PHOTOSITE,
+        ended,
+        workers=workers,
+        memory=memory,
+        stop=stop,
+    )
+    return [results.get(p.source.frame) or FrameResult(p.source.frame, p.source.path) for p in batch.plans]
+
+
+def in_flight(
+    items: Sequence[T],
+    work: Callable[[T], R],
+    cost: Callable[[T], int],
+    done: Callable[[R], None],
+    *,
+    workers: int,
+    memory: int,
+    stop: Stop,
+    look: Callable[[], None] = lambda: None,
+) -> None:
+    """Work on items in threads, as many at once as `workers` and the memory allow; one always may.
+
+    Parameters
+    ----------
+    cost
+        Bytes that an item takes while it is worked on.
+    done
+        Called in this thread with what each item became.
+    look
+        Called in this thread, several times a second.
+    """
+    running: dict[Future[R], int] = {}
+    waiting = list(reversed(items))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="frame")
     try:
         while (waiting and not stop) or running:
             while waiting and not stop and len(running) < workers:
-                cost = batch.photosites[waiting[-1].source.frame] * BYTES_PER_PHOTOSITE
-                if running and sum(c for _, c in running.values()) + cost > memory:
+                bytes_ = cost(waiting[-1])
+                if running and sum(running.values()) + bytes_ > memory:
                     break
-                plan = waiting.pop()
-                future = pool.submit(contextvars.copy_context().run, render, plan)
-                running[future] = (plan, cost)
+                running[pool.submit(contextvars.copy_context().run, work, waiting.pop())] = bytes_
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            look()
             for future in finished:
-                plan, _ = running.pop(future)
-                result = future.result()
-                results[plan.source.frame] = result
-                if done:
-                    done(result)
+                del running[future]
+                done(future.result())
     except KeyboardInterrupt:
         stop.set()
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return [results.get(p.source.frame) or FrameResult(p.source.frame, p.source.path) for p in batch.plans]

@@ -19,6 +19,7 @@ NightispError
 │   └── StoreVersionError                     written by a newer nightisp
 ├── OutputError(OSError)                      a picture cannot be written
 ├── ServerError(ConnectionError)              the Prefect server cannot be reached
+├── RunnerError(ConnectionError)              the workers cannot be reached, or the package for them is missing
 ├── ProjectError                              no project here, or its files contradict one another
 └── DeviceError(RuntimeError)                 no such device, or not enough memory on it
 
@@ -129,6 +130,10 @@ def is_transient(error: BaseException) -> bool:
 
 class ServerError(NightispError, ConnectionError):
     """The Prefect server cannot be reached."""
+
+
+class RunnerError(NightispError, ConnectionError):
+    """The workers of a run cannot be reached, or the package that speaks to them is not installed."""
 
 
 class ProjectError(NightispError):

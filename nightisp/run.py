@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +45,9 @@ class Options(BaseModel):
     workers: int | None = Field(None, ge=1, description="pictures at once; by default the number of cores")
     memory: int = Field(4 * 10**9, gt=0, description="bytes for all pictures in flight")
     recursive: bool = Field(False, description="look into sub-folders")
+    runner: Literal["threads", "dask", "ray"] = Field("threads", description="where stages run: here, or on workers")
+    address: str | None = Field(None, description="of the workers' scheduler; by default workers of this machine")
+    batch: int = Field(1, ge=1, description="pictures a task run; with more than one, stages have no task runs")
 
 
 class Observer(Protocol):

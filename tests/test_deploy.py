@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,80 +11,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nightisp import looks
 from tests.frames import CLASSICAL, write_frame
+from tests.prefect_server import MAIN, Server, standing
 
 REPOSITORY = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import main; main()"
-
 SETTINGS = [f"{stage}.{name}={value}" for stage, chosen in CLASSICAL.items() for name, value in chosen.items()]
 
 pytestmark = pytest.mark.server
 
 
-class Server:
-    """A standing Prefect server on loopback, and the command line as it is used with it."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.api = f"http://127.0.0.1:{port}/api"
-        bare = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "NIGHTISP_"))}
-        self.environment = bare | {
-            "PREFECT_HOME": str(home),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            "PYTHONPATH": str(REPOSITORY),
-        }
-
-    def command(self, folder: Path, *arguments: str, api: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = self.environment | ({"PREFECT_API_URL": self.api if api is None else api} if api != "" else {})
-        command = [sys.executable, "-c", MAIN, *arguments]
-        return subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=120
-        )
-
-    def ask(self, path: str, content: Any = None) -> Any:
-        body = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(f"{self.api}/{path}", body, {"Content-Type": "application/json"})
-        return json.loads(urllib.request.urlopen(request, timeout=20).read())
-
-    def finished(self, run: str, patience_s: float = 90) -> dict[str, Any]:
-        """Return a flow run once it is over."""
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end:
-            found: dict[str, Any] = self.ask(f"flow_runs/{run}")
-            if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-                return found
-            time.sleep(0.3)
-        pytest.fail(f"the run does not come to an end: {found['state']}")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Server(home, port)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=made.environment, stdout=log, stderr=log)
-        try:
-            for _ in range(600):
-                assert process.poll() is None, "the Prefect server ended by itself"
-                try:
-                    made.ask("health")
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            yield made
-        finally:
-            process.terminate()
-            process.wait(30)
+    with standing(tmp_path_factory.mktemp("prefect")) as running:
+        yield running
 
 
 def test_a_run_is_started_from_the_form_and_gives_the_same_picture(server: Server, tmp_path: Path) -> None:
@@ -153,7 +94,7 @@ def test_the_form_has_titles_descriptions_choices_and_bounds(server: Server, tmp
         assert field["title"] != name
         assert len(field["description"]) > 20
         assert "default" in field
-        assert field["type"] in ("string", "boolean", "array")
+        assert field["type"] in ("string", "boolean", "array", "integer")
     assert fields["look"]["enum"] == ["(none)", *looks.paths([tmp_path / "looks"])]
     assert "harbor" in fields["look"]["enum"]
     for bad, word in (

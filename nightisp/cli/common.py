@@ -26,6 +26,14 @@ class EngineName(StrEnum):
     local = "local"
 
 
+class RunnerName(StrEnum):
+    """Where Prefect has the stages run."""
+
+    threads = "threads"
+    dask = "dask"
+    ray = "ray"
+
+
 def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]:
     """Return what runs the pictures: the flow, or the same without Prefect."""
     if engine is EngineName.local:
@@ -37,6 +45,18 @@ def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]
     return run
 
 
+RunnerOption = Annotated[
+    RunnerName, typer.Option("--runner", help="Where stages run: in threads here, or on workers of Dask or Ray.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="URL", help="Scheduler of the workers: tcp://host:8786. [default: workers started here]"
+    ),
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", min=1, metavar="N", help="Pictures a task run; for thousands of them try 50.")
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(

@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightisp.cli.common import DeviceOption, LookOption, NameOption, ParamsOption, SetOption, StoreOption
+from nightisp.cli.common import (
+    AddressOption,
+    BatchOption,
+    DeviceOption,
+    LookOption,
+    NameOption,
+    ParamsOption,
+    RunnerName,
+    RunnerOption,
+    SetOption,
+    StoreOption,
+)
 
 if TYPE_CHECKING:
     from flows.deployment import Deployed
 
 InputsOption = Annotated[
-    list[Path] | None, typer.Option("--input", help="Raw files, and folders of them; repeatable. [default: data/]")
+    list[str] | None,
+    typer.Option("--input", help="Raw files, folders of them, and URLs of either; repeatable. [default: data/]"),
 ]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", help="Folder of the finished pictures. [default: output/]")
@@ -38,6 +50,9 @@ def deploy(
     device: DeviceOption = "auto",
     draft: DraftOption = False,
     recursive: RecursiveOption = False,
+    runner: RunnerOption = RunnerName.threads,
+    address: AddressOption = None,
+    batch: BatchOption = 1,
     deployment: DeploymentOption = "nights",
     pool: Annotated[str, typer.Option("--pool", help="Work pool of type process; made if there is none.")] = "nightisp",
     replace: ReplaceOption = False,
@@ -48,6 +63,7 @@ def deploy(
     The worker runs in this folder, so that it finds params.yaml, looks and weights as you do.
     """
     values = _values(inputs, output, name, store, params, look, settings, device, draft, recursive)
+    values |= _where(runner, address, batch)
     from flows.deployment import deploy as run
 
     made = run(values, deployment, pool, replace=replace)
@@ -69,6 +85,9 @@ def serve(
     device: DeviceOption = "auto",
     draft: DraftOption = False,
     recursive: RecursiveOption = False,
+    runner: RunnerOption = RunnerName.threads,
+    address: AddressOption = None,
+    batch: BatchOption = 1,
     deployment: DeploymentOption = "nights",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Runs at once; each uses all cores.")] = 1,
     replace: ReplaceOption = False,
@@ -78,6 +97,7 @@ def serve(
     The same form as with `flow deploy`, without work pool and worker.
     """
     values = _values(inputs, output, name, store, params, look, settings, device, draft, recursive)
+    values |= _where(runner, address, batch)
     os.environ.setdefault("PREFECT_RUNNER_POLL_FREQUENCY", _POLL_S)  # Prefect's own are 10 s
     from flows.deployment import register
     from flows.deployment import serve as run
@@ -89,7 +109,7 @@ def serve(
 
 
 def _values(
-    inputs: list[Path] | None,
+    inputs: list[str] | None,
     output: Path | None,
     name: str,
     store: str | None,
@@ -102,13 +122,14 @@ def _values(
 ) -> dict[str, Any]:
     """Return what the form is filled in with, paths in full, after all of it was checked as for a run."""
     from nightisp.project import params_file, store_location
+    from nightisp.remote import is_url
     from nightisp.run import Options, check_settings
 
     options = Options(store=store, params=params, look=look, name=name, settings=tuple(settings or ()), device=device)
     check_settings(options)
     used = params_file(params)
     return {
-        "inputs": [str(path.absolute()) for path in inputs or [Path("data")]],
+        "inputs": [given if is_url(given) else str(Path(given).absolute()) for given in inputs or ["data"]],
         "output": str((output or Path("output")).absolute()),
         "look": look or "(none)",
         "draft": draft,
@@ -119,6 +140,10 @@ def _values(
         "params": str(used.absolute()) if used else "",
         "device": device,
     }
+
+
+def _where(runner: RunnerName, address: str | None, batch: int) -> dict[str, Any]:
+    return {"runner": runner.value, "address": address or "", "batch": batch}
 
 
 def _say(made: Deployed) -> None:

@@ -12,12 +12,16 @@ import typer
 
 from nightisp.cli import completion, deploy, watch
 from nightisp.cli.common import (
+    AddressOption,
+    BatchOption,
     DeviceOption,
     EngineName,
     LookOption,
     MemoryOption,
     NameOption,
     ParamsOption,
+    RunnerName,
+    RunnerOption,
     SetOption,
     StoreOption,
     WeightsOption,
@@ -72,6 +76,9 @@ def run(
     engine: Annotated[
         EngineName, typer.Option("--engine", help="prefect records the run for its UI; local runs the same without.")
     ] = EngineName.prefect,
+    runner: RunnerOption = RunnerName.threads,
+    address: AddressOption = None,
+    batch: BatchOption = 1,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
     draft: Annotated[
         bool, typer.Option("--draft", help="A quarter of width and height in a fifth of the time, to output/draft.")
@@ -100,7 +107,16 @@ def run(
         workers=workers,
         memory=memory_budget(memory),
         recursive=recursive,
+        runner=runner.value,
+        address=address,
+        batch=batch,
     )
+    if address and runner is RunnerName.threads:
+        raise typer.BadParameter("without --runner dask or ray nobody is there to address", param_hint="--address")
+    if engine is EngineName.local and runner is not RunnerName.threads:
+        raise typer.BadParameter(
+            "workers are sent their work by Prefect; leave out --engine local", param_hint="--runner"
+        )
     if dry_run:
         _tell(options, as_json)
         return
