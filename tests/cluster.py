@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 class Cluster:
     address: str
     workers: dict[str, subprocess.Popen[bytes]]
+    scheduler: subprocess.Popen[bytes]
     folder: Path
 
     def log(self, worker: str) -> str:
@@ -28,7 +29,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, resources: Mapping[str, str], **variables: str) -> Iterator[Cluster]:
+def cluster(folder: Path, resources: Mapping[str, str], threads: int = 1, **variables: str) -> Iterator[Cluster]:
     """Start a scheduler, and workers by name with what each offers, as `GPU=1`."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
@@ -51,10 +52,21 @@ def cluster(folder: Path, resources: Mapping[str, str], **variables: str) -> Ite
     try:
         start("scheduler", "scheduler", "--port", str(port))
         for name, offered in resources.items():
-            start(name, "worker", address, "--nthreads", "1", "--no-nanny", "--name", name, "--resources", offered)
+            start(
+                name,
+                "worker",
+                address,
+                "--nthreads",
+                str(threads),
+                "--no-nanny",
+                "--name",
+                name,
+                "--resources",
+                offered,
+            )
         with Client(address, timeout="60s", set_as_default=False) as client:
             client.wait_for_workers(len(resources), timeout=120)
-        yield Cluster(address, {name: started[name] for name in resources}, folder)
+        yield Cluster(address, {name: started[name] for name in resources}, started["scheduler"], folder)
     finally:
         for process in reversed(started.values()):
             process.terminate()

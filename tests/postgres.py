@@ -28,7 +28,7 @@ def programs() -> Path | None:
 class Postgres:
     bin: Path
     port: int
-    who: dict[str, Any]
+    pid: int
 
     @property
     def url(self) -> str:
@@ -67,7 +67,8 @@ def postgres() -> Iterator[Postgres]:
         control = [folder / "pg_ctl", "-D", cluster, "-w"]
         subprocess.run([*control, "-o", told, "-l", cluster / "log", "start"], **quiet)
         try:
-            running = Postgres(folder, port, who)
+            pid = int((data / "cluster" / "postmaster.pid").read_text().split()[0])
+            running = Postgres(folder, port, pid)
             base = f"postgresql://{NAME}:{NAME}@127.0.0.1:{port}/postgres"
             subprocess.run([folder / "psql", base, "-qc", f"CREATE DATABASE {NAME}"], check=True, timeout=30)
             yield running

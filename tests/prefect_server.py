@@ -22,6 +22,7 @@ MAIN = "from nightisp.cli import main; main()"
 
 class Server:
     def __init__(self, home: Path, port: int, variables: dict[str, str]) -> None:
+        self.pid = 0
         self.api = f"http://127.0.0.1:{port}/api"
         bare = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "NIGHTISP_"))}
         self.environment = bare | {
@@ -84,6 +85,7 @@ def standing(home: Path, **variables: str) -> Iterator[Server]:
                     break
                 except OSError:
                     time.sleep(0.2)
+            made.pid = process.pid
             yield made
         finally:
             process.terminate()
