@@ -6,6 +6,8 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm
 
 ARG TORCH=torch==2.13.0
+# Extras of nightisp, with commas between them: --build-arg EXTRAS=dask,s3
+ARG EXTRAS=
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -20,7 +22,7 @@ RUN pip install --constraint constraints.txt pip setuptools \
  && pip install --constraint constraints.txt ${TORCH}
 COPY pyproject.toml ./
 COPY scripts/requirements.py scripts/
-RUN python scripts/requirements.py > requirements.txt \
+RUN python scripts/requirements.py "${EXTRAS}" > requirements.txt \
  && pip install --constraint constraints.txt --requirement requirements.txt \
  && rm requirements.txt
 COPY . .

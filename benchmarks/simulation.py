@@ -1,7 +1,6 @@
-"""What many workers would do: groups of frames through legs, queues in front of everything that can be too slow.
+"""What many workers would do: groups of frames through their steps, a queue before everything that may be too slow.
 
-A discrete-event simulation. Each resource is a number of servers with one queue, first come first served; a group takes
-the steps of its legs one after the other. What is random in the world, the length of a step, may be drawn here, too.
+A discrete-event simulation. A resource is a number of servers with one queue, first come first served.
 """
 
 from __future__ import annotations
@@ -9,44 +8,54 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stay at a resource, seconds on average; `on` None: nobody has to be waited for."""
+    """Waits for a server of `take` and keeps it; lasts `seconds` on average; then lets go of those of `give`."""
 
-    on: str | None
-    seconds: float
+    seconds: float = 0.0
+    take: str | None = None
+    give: tuple[str, ...] = ()
+
+
+def at(resource: str, seconds: float) -> Step:
+    """Return a stay at a resource."""
+    return Step(seconds, resource, (resource,))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How long it took, and which share of the time each resource was busy."""
+    """How long it took, and which share of the time the servers of each resource were taken."""
 
     seconds: float
-    groups: int
     busy: dict[str, float]
 
     @property
     def limit(self) -> str:
-        """The resource that was busy the longest."""
+        """The resource that was taken the longest."""
         return max(self.busy, key=self.busy.__getitem__)
 
 
 @dataclass
-class _Queue:
-    free: int
+class _Resource:
     servers: int
-    waiting: deque[Iterator[Step]] = field(default_factory=deque)
-    worked: float = 0.0
+    free: int
+    waiting: deque[tuple[Iterator[Step], Step]] = field(default_factory=deque)
+    taken_s: float = 0.0
+    since: float = 0.0
+
+    def note(self, now: float) -> None:
+        self.taken_s += (self.servers - self.free) * (now - self.since)
+        self.since = now
 
 
 def simulate(
     steps: Sequence[Step],
     groups: int,
-    servers: dict[str, int],
+    servers: Mapping[str, int],
     at_once: int,
     *,
     spread: float = 0.0,
@@ -58,60 +67,57 @@ def simulate(
     Parameters
     ----------
     steps
-        What each group needs, in order.
+        What each group does, in order; a resource that is taken must be given.
     servers
-        How many of each resource there are; each serves one group at a time.
+        How many of each resource there are.
     spread
         Steps last between 1 - spread and 1 + spread times their average, evenly.
     serial
         Seconds before the first group begins.
     """
     draw = random.Random(seed)  # noqa: S311 - no secret
-    queues = {name: _Queue(count, count) for name, count in servers.items()}
-    events: list[tuple[float, int, Iterator[Step], str | None]] = []
-    number = 0
-    begun = 0
-    now = last = serial
+    resources = {name: _Resource(count, count, since=serial) for name, count in servers.items()}
+    events: list[tuple[float, int, Iterator[Step], Step]] = []
+    now, number, begun = serial, 0, 0
 
-    def go_on(group: Iterator[Step], step: Step) -> None:
+    def start(group: Iterator[Step], step: Step) -> None:
         nonlocal number
-        length = step.seconds * (1 + spread * draw.uniform(-1, 1))
-        if step.on is not None:
-            queues[step.on].worked += length
         number += 1
-        heapq.heappush(events, (now + length, number, group, step.on))
+        length = step.seconds * (1 + spread * draw.uniform(-1, 1)) if spread else step.seconds
+        heapq.heappush(events, (now + length, number, group, step))
 
     def advance(group: Iterator[Step]) -> bool:
-        """Begin the next step of a group, or let it wait; tell whether there was one."""
-        nonlocal begun
         step = next(group, None)
         if step is None:
             return False
-        if step.on is None or queues[step.on].free:
-            if step.on is not None:
-                queues[step.on].free -= 1
-            go_on(group, step)
+        if step.take is None:
+            start(group, step)
+            return True
+        resource = resources[step.take]
+        if resource.free:
+            resource.note(now)
+            resource.free -= 1
+            start(group, step)
         else:
-            queues[step.on].waiting.append(group)
-            pending[id(group)] = step
+            resource.waiting.append((group, step))
         return True
 
-    pending: dict[int, Step] = {}
-    for _ in range(min(at_once, groups)):
+    while begun < min(at_once, groups):
         begun += 1
         advance(iter(steps))
     while events:
-        now, _, group, freed = heapq.heappop(events)
-        last = now
-        if freed is not None:
-            queue = queues[freed]
-            if queue.waiting:
-                heir = queue.waiting.popleft()
-                go_on(heir, pending.pop(id(heir)))
+        now, _, group, step = heapq.heappop(events)
+        for name in step.give:
+            resource = resources[name]
+            if resource.waiting:
+                start(*resource.waiting.popleft())
             else:
-                queue.free += 1
+                resource.note(now)
+                resource.free += 1
         if not advance(group) and begun < groups:
             begun += 1
             advance(iter(steps))
-    busy = {name: queue.worked / queue.servers / max(last - serial, 1e-9) for name, queue in queues.items()}
-    return Outcome(last, groups, busy)
+    for resource in resources.values():
+        resource.note(now)
+    lasted = max(now - serial, 1e-9)
+    return Outcome(now, {name: r.taken_s / r.servers / lasted for name, r in resources.items()})

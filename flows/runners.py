@@ -22,7 +22,7 @@ from tasks.channel import RESULT, sent, stop_name
 from tasks.leg import Sealed, leg_task
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_LOOK_S = 0.2
+_LOOK_S = 1.0
 _PATIENCE_S = 60.0
 """How long a cluster may take to offer what a leg needs."""
 
@@ -88,28 +88,37 @@ def _dask(options: Options) -> Iterator[Runner]:
         offers = _Offers(lambda: {name for worker in _workers(client) for name in worker["resources"]})
 
         def send(work: Work, stop: Stop, done: Done) -> tuple[FrameResult, ...]:
-            told: SimpleQueue[FrameResult] = SimpleQueue()
+            told: SimpleQueue[FrameResult | None] = SimpleQueue()
             wanted = offers.wanted(work.leg.resource)
             with sent(work, stop, done) as given:
                 client.subscribe_topic(given.id, lambda event: told.put(RESULT.validate_python(event[1])))
                 try:
                     with dask.annotate(resources=wanted):
                         future = runner.submit(leg_task(given.leg), {"title": given.title, "sealed": Sealed(given)})
-                    asked = False
-                    while not future.wrapped_future.done():
-                        if stop and not asked:
-                            asked = True
-                            Event(stop_name(given.id), client=client).set()
-                        try:
-                            done(told.get(timeout=_LOOK_S))
-                        except Empty:
-                            continue
+                    future.wrapped_future.add_done_callback(lambda _: told.put(None))
+                    _listen(told, done, stop, lambda: Event(stop_name(given.id), client=client).set())
                     results: tuple[FrameResult, ...] = future.result()
                     return results
                 finally:
                     client.unsubscribe_topic(given.id)
 
         yield Runner(send, apart=True, at_once=2 * max(2, sum(worker["nthreads"] for worker in _workers(client))))
+
+
+def _listen(told: SimpleQueue[FrameResult | None], done: Done, stop: Stop, ask_to_stop: Callable[[], object]) -> None:
+    """Pass on each frame that ends until None comes."""
+    asked = False
+    while True:
+        if stop and not asked:
+            asked = True
+            ask_to_stop()
+        try:
+            result = told.get(timeout=_LOOK_S)
+        except Empty:
+            continue
+        if result is None:
+            return
+        done(result)
 
 
 def _workers(client: Any) -> list[dict[str, Any]]:

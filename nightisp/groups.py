@@ -56,7 +56,7 @@ def legs(plan: Plan, todo: Mapping[str, str], *, apart: bool) -> tuple[Leg, ...]
         What `Engine.status` says of the stages.
     apart
         Whether decoding and export may go to workers without a GPU. What lies between two networks does not: it takes
-        less time than to write the picture to the store and to read it again (docs/howto/scale.md).
+        less time than to write the picture to the store and to read it again (docs/scale.md).
     """
     names = tuple(todo)
     computed = [place for place, name in enumerate(names) if todo[name] == "compute"]
