@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from benchmarks.scale import FIGURES
+from benchmarks.scale_predict import PAGE, checked, fitted
 from benchmarks.simulation import Step, at, simulate
 
 
@@ -45,3 +49,15 @@ def test_random_lengths_keep_the_rate_and_the_seed_keeps_the_result() -> None:
 
 def test_what_comes_before_the_first_group_counts() -> None:
     assert simulate([at("worker", 1.0)], 10, {"worker": 10}, 10, serial=5).seconds == pytest.approx(6)
+
+
+def test_what_was_measured_is_what_is_simulated() -> None:
+    """Four runs that the costs were not taken from, and four that they were: 1 to 128 workers, groups of 1 to 40."""
+    figures = json.loads(FIGURES.read_text())
+    rows = checked(figures, fitted(figures))
+    assert len(rows) == 8
+    for what, measured, simulated in rows:
+        assert simulated / measured == pytest.approx(1, abs=0.3), what
+        assert f"| {what} | {measured:.1f} | {simulated:.1f} |" in PAGE.read_text(), (
+            "python -m benchmarks.scale predict"
+        )
