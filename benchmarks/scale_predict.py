@@ -222,5 +222,5 @@ def _plot(rows: list[dict[str, Any]]) -> None:
         right.plot(hosts, [row["cost"] for row in some], style, label=label)
     left.set(xlabel="hosts for networks", ylabel="raws a second", xscale="log", yscale="log", title="Throughput")
     right.set(xlabel="hosts for networks", ylabel="$ per 1,000 raws", xscale="log", yscale="log", title="Cost")
-    left.legend()
+    right.legend()
     figure.savefig(PLOT, dpi=100)
