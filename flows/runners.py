@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -76,7 +76,9 @@ def _dask(options: Options) -> Iterator[Runner]:
         _check_reach(options.address)
         runner = DaskTaskRunner(address=options.address, client_kwargs={"timeout": "10s"})
     else:
-        own = {"n_workers": _count(options), "threads_per_worker": 2, "resources": {"GPU": 1}}
+        count = _count(options)
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # Dask's own setting is 1
+        own = {"n_workers": count, "threads_per_worker": 2, "resources": {"GPU": 1}, "env": threads}
         runner = DaskTaskRunner(cluster_kwargs={**own, "dashboard_address": None})
     with _told_to_server(), runner:
         try:
@@ -140,21 +142,24 @@ def _ray(options: Options) -> Iterator[Runner]:
     else:
         count = _count(options)
         runner = RayTaskRunner(init_kwargs={**quiet, "num_cpus": 2 * count, "num_gpus": count})
-    try:
-        with _told_to_server(), runner:
-            offers = _Offers(lambda: set(ray.cluster_resources()))
+    with _told_to_server(), ExitStack() as stack:
+        try:
+            stack.enter_context(runner)
+        except ConnectionError as error:
+            raise RunnerError(
+                f"--address {options.address}: no Ray answers ({error}); start it (`ray start`)"
+            ) from error
+        offers = _Offers(lambda: set(ray.cluster_resources()))
 
-            def send(work: Work, stop: Stop, done: Done) -> tuple[FrameResult, ...]:
-                wanted = offers.wanted(work.leg.resource)
-                with sent(work, stop, done) as given:
-                    with remote_options(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0), max_retries=3):
-                        future = runner.submit(leg_task(given.leg), {"title": given.title, "sealed": Sealed(given)})
-                    results: tuple[FrameResult, ...] = future.result()
-                    return results
+        def send(work: Work, stop: Stop, done: Done) -> tuple[FrameResult, ...]:
+            wanted = offers.wanted(work.leg.resource)
+            with sent(work, stop, done) as given:
+                with remote_options(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0), max_retries=3):
+                    future = runner.submit(leg_task(given.leg), {"title": given.title, "sealed": Sealed(given)})
+                results: tuple[FrameResult, ...] = future.result()
+                return results
 
-            yield Runner(send, apart=True, at_once=2 * max(2, int(ray.cluster_resources().get("CPU", 0))))
-    except ConnectionError as error:
-        raise RunnerError(f"--address {options.address}: no Ray answers ({error}); start it (`ray start`)") from error
+        yield Runner(send, apart=True, at_once=2 * max(2, int(ray.cluster_resources().get("CPU", 0))))
 
 
 @dataclass

@@ -17,6 +17,8 @@ import fsspec
 import pytest
 from distributed import Client
 
+from flows import runners
+from nightisp.errors import RunnerError
 from nightisp.remote import Remote
 from tests.cluster import REPOSITORY, Cluster, cluster
 from tests.frames import CLASSICAL, write_frame, write_frames
@@ -98,6 +100,27 @@ def test_who_cannot_be_reached_is_named(nightisp: Terminal, tmp_path: Path) -> N
     assert "expected for example tcp://" in nightisp(*how, "--address", "scheduler", status=2).err
     assert "nobody is there to address" in nightisp("flow", "run", "--address", "tcp://127.0.0.1:9", status=2).err
     assert "leave out --engine local" in nightisp(*how, "--engine", "local", status=2).err
+
+
+def test_a_resource_that_nobody_offers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "_PATIENCE_S", 0.1)
+    offered: set[str] = set()
+    offers = runners._Offers(lambda: offered)
+    assert offers.wanted("CPU") == {}, "any worker decodes"
+    with pytest.raises(RunnerError, match="no worker offers GPU"):
+        offers.wanted("GPU")
+    offered |= {"GPU", "CPU"}
+    assert (offers.wanted("CPU"), offers.wanted("GPU")) == ({"CPU": 1}, {"GPU": 1})
+
+
+def test_without_an_address_workers_are_started_here(nightisp: Terminal, tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 2)
+    render(nightisp, *PNG, *PLAIN, "--store", "here", "--output", "of-here")
+    done = nightisp(
+        "flow", "run", "--json", "--runner", "dask", *PNG, *PLAIN, "--store", "there", "--output", "of-there"
+    )
+    assert [f["outcome"] for f in json.loads(done.out)["frames"]] == ["rendered"] * 2
+    assert pictures(tmp_path / "of-here") == pictures(tmp_path / "of-there")
 
 
 @pytest.fixture
