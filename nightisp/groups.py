@@ -164,7 +164,7 @@ def execute_in_groups(
     ----------
     send
         Does a piece of work somewhere and gives the outcomes; calls `done`, in the thread that called it, for each
-        frame as it ends. If it raises, each frame that has not ended is sent once more by itself.
+        frame as it ends. If it raises, each frame of several that has not ended is sent once more by itself.
     apart
         Whether decoding and export are legs of their own.
     at_once
@@ -269,8 +269,8 @@ class Group:
                 going.append((plan, result))
 
         self._send(leg, members, done)
-        for plan, _ in list(open_.values()):  # the worker vanished, or somebody asked to stop
-            if not self.stop:
+        for plan, _ in list(open_.values()):  # the worker vanished: one of several may be what kills it
+            if len(members) > 1:
                 self._send(leg, [open_[plan.source.frame]], done)
         for plan, result in list(open_.values()):
             ended(result if self.stop else self._failed(plan, result, leg.stages[0], self._lost or StageError(_NOBODY)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nightisp.batch import Batch, FrameResult, Stop
+from nightisp.cli.progress import Progress
 from nightisp.engine import Engine
 from nightisp.groups import Done, Leg, Work, execute_in_groups, legs
 from nightisp.pipeline import NAMES
@@ -189,3 +190,16 @@ def test_after_stop_nothing_is_sent(tmp_path: Path) -> None:
     outcomes = [f.outcome for f in report.frames]
     assert set(outcomes) == {"rendered", "skipped"}
     assert len(send.sent) == 1
+
+
+def test_of_hundreds_the_closing_table_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [FrameResult(f"f{n}", Path(f"f{n}.dng"), "rendered", own={"tone": {"gamma": 2.0}}) for n in range(300)]
+    frames[7] = FrameResult("f7", Path("f7.dng"), "failed", error="too dark", stage="denoise")
+    with Progress(quiet=False) as progress:
+        progress.close_with(Report(frames, 12.0))
+        told = capsys.readouterr().err
+        assert "f7" in told
+        assert "299 of 300 pictures in 12.0 s" in told
+        assert len(told.splitlines()) < 5
+        progress.close_with(Report(frames[:9], 1.0))
+        assert "f8" in capsys.readouterr().err

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 10.0
 """How long a stage that is under way may go on after an interrupt."""
 _FLUSH_S = 3.0
+_MANY = 200
 
 
 class Progress:
@@ -98,7 +99,10 @@ class Progress:
             ("file", "left"),
         ):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        many = len(report.frames) > _MANY  # what failed would be lost among what did not
         for result in report.frames:
+            if many and result.outcome == "rendered":
+                continue
             computed = [name for name, did in result.stages.items() if did == "computed"]
             table.add_row(
                 _safe(result.frame),
@@ -107,9 +111,10 @@ class Progress:
                 f"{sum(result.seconds.values()):.2f}",
                 _safe(str(result.output or "")),
             )
-        self._console.print(table, soft_wrap=True)
+        if table.row_count:
+            self._console.print(table, soft_wrap=True)
         for result in report.frames:
-            if result.own:
+            if result.own and not many:
                 own = " ".join(as_settings(result.own))
                 self._console.print(_safe(f"{result.frame}: its sidecar sets {own}"), soft_wrap=True)
         done = sum(result.outcome == "rendered" for result in report.frames)
