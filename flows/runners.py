@@ -79,7 +79,8 @@ def _dask(options: Options) -> Iterator[Runner]:
         count = _count(options)
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # Dask's own setting is 1
         own = {"n_workers": count, "threads_per_worker": 2, "resources": {"GPU": 1}, "env": threads}
-        runner = DaskTaskRunner(cluster_kwargs={**own, "dashboard_address": None})
+        # Without an address Dask's page would take port 8787, and warn if another cluster has it.
+        runner = DaskTaskRunner(cluster_kwargs={**own, "dashboard_address": "127.0.0.1:0"})
     with _told_to_server(), runner:
         try:
             client = runner.client

@@ -37,12 +37,14 @@ def cluster(folder: Path, resources: Mapping[str, str], threads: int = 1, **vari
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     started: dict[str, subprocess.Popen[bytes]] = {}
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+    # What a run of Prefect in this process has set, so that it is quiet, is not for workers: tests read their logs.
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {**bare, "PYTHONPATH": str(REPOSITORY), **variables}
 
     def start(name: str, *arguments: str) -> None:
         with (folder / f"{name}.log").open("wb") as log:
             started[name] = subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"],
+                [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 import fsspec.asyn
+from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -57,6 +58,7 @@ class Server:
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[Server]:
+    s3_backends.reset()  # moto keeps its buckets as long as the process lives
     server = Server(DomainDispatcherApplication(create_backend_app))
     listening = make_server("127.0.0.1", port, server, threaded=True, request_handler=_Quiet)
     server.endpoint = f"http://127.0.0.1:{listening.server_port}"

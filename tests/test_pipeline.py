@@ -78,6 +78,7 @@ NightispError
         StoreVersionError
     OutputError
     ServerError
+    RunnerError
     ProjectError
     DeviceError
 """

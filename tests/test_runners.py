@@ -151,18 +151,13 @@ def test_a_worker_is_killed_and_the_object_store_fails(
         command = [sys.executable, "-c", "from nightisp.cli import main; main()", "flow", "run", "--json", *PNG]
         where = ["--input", f"{bucket}/raws", "--store", f"{bucket}/store", "--output", "of-there"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NIGHTISP_CACHE": str(tmp_path / "cache")}
-        run = subprocess.Popen(
-            [*command, *where, "--runner", "dask", "--address", workers.address],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            killed = _kill_one_at_work(workers)
-            report = json.loads(run.communicate(timeout=300)[0])
-        finally:
-            run.kill()
-            run.wait()
+        full = [*command, *where, "--runner", "dask", "--address", workers.address]
+        with subprocess.Popen(full, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as run:
+            try:
+                killed = _kill_one_at_work(workers)
+                report = json.loads(run.communicate(timeout=300)[0])
+            finally:
+                run.kill()
     assert run.returncode == 0
     assert [f["outcome"] for f in report["frames"]] == ["rendered"] * 4
     assert pictures(tmp_path / "of-here") == pictures(tmp_path / "of-there")
