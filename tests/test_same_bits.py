@@ -1,13 +1,15 @@
-"""The same raws give the same bytes, however many workers there are, and however the store cuts its arrays."""
+"""The same raws give the same bytes, however many workers and threads there are, and however the store cuts arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from nightisp import store
-from tests.frames import SHIPPED, write_frames
+from tests.frames import SHIPPED, write_frame
 from tests.terminal import Terminal
 
 
@@ -15,13 +17,23 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
-def test_neither_workers_nor_chunks_change_a_bit(
-    nightisp: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Put back how many threads PyTorch takes."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_neither_workers_nor_threads_nor_chunks_change_a_bit(
+    nightisp: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     """With all four networks, in the precision that this processor takes by itself."""
-    write_frames(tmp_path / "data", 4)
+    for number in range(4):
+        write_frame(tmp_path / "data" / f"frame{number}.dng", number, height=160, width=240)
     found = []
-    for number, (workers, chunk) in enumerate(((1, 1024), (4, 1024), (2, 16))):
+    for number, (workers, count, chunk) in enumerate(((1, 1, 1024), (4, 2, 1024), (2, 3, 16))):
+        torch.set_num_threads(count)
         monkeypatch.setattr(store, "_CHUNK", chunk)
         where = ("--store", f"store{number}", "--output", f"out{number}", "--weights", SHIPPED)
         how = ("--workers", workers, "--set", "export.format=png", "--device", "cpu")

@@ -17,14 +17,14 @@ from torch import nn
 from nightisp.errors import DeviceError, StageError
 
 Planes = NDArray[np.float32]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 _REDUCED: WeakKeyDictionary[nn.Module, dict[torch.dtype, nn.Module]] = WeakKeyDictionary()
 _ONE_AT_A_TIME = Lock()
 
 
 def evaluate(
-    network: nn.Module, planes: Planes, precision: Precision = "float32", *, where: str = ""
+    network: nn.Module, planes: Planes, precision: Precision = "float32", *, where: str = "", **given: Any
 ) -> tuple[Planes, ...]:
     """Run a network once over planes as they are.
 
@@ -39,6 +39,8 @@ def evaluate(
         the others the network runs as a copy that is kept, all of it in that type but what its `exact` names.
     where
         What to call these planes if it fails.
+    **given
+        What the network is told beside the planes.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def evaluate(
         try:
             network = prepared(network, resolved(precision, device))
             batch = torch.from_numpy(planes).unsqueeze(0).to(device)
-            outputs: Any = network(batch)
+            outputs: Any = network(batch, **given)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             arrays = tuple(output[0].float().cpu().numpy() for output in outputs)
         except (MemoryError, torch.OutOfMemoryError) as error:

@@ -71,7 +71,7 @@ class FC4(nn.Module):
         short = [max(0, SMALLEST - side) for side in rgb.shape[-2:]]
         if any(short):
             rgb = F.pad(rgb, (0, short[1], 0, short[0]), mode="replicate")
-        local = self.final_convs(self.backbone(rgb))  # (N, 4, h, w)
+        local = self.final_convs(self.backbone(rgb.to(self.backbone[0].weight.dtype)))  # (N, 4, h, w)
         colors = F.normalize(local[:, :3], dim=1)
         confidence = local[:, 3:]
         illuminant = F.normalize((colors * confidence).sum(dim=(2, 3)), dim=1)

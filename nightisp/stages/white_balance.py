@@ -174,7 +174,7 @@ def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None)
     """Ask each FC4 model for the illuminant of the half-size RGB picture, as it sees it; one set of gains a model."""
     assert networks is not None, "fc4 needs networks"
     from nightisp.models import fc4  # noqa: F401 - the key of this stage stands on the network's code
-    from nightisp.models.evaluation import evaluate
+    from nightisp.models.evaluation import Precision, evaluate
 
     rgb, votes = to_half_rgb(mosaic.samples, mosaic.cfa), []  # (H/2, W/2, 3)
     for name in names:
@@ -183,7 +183,9 @@ def fc4_votes(mosaic: Mosaic, names: tuple[str, ...], networks: Networks | None)
         if sees.space == "romm" and not mosaic.shot.color_matrices:
             raise NoGroundError(_WITHOUT_MATRIX.format(name, mosaic.shot.camera or "this camera"))
         seen = camera_to_seen(mosaic.shot.color_matrices, sees)
-        votes.append(to_gains(in_camera(evaluate(network, as_seen(rgb, sees, seen))[0], seen)))
+        # In float32 its last bits differ with the number of threads, and later networks make levels of them.
+        precision: Precision = "float32" if sees.longest is None else "float64"
+        votes.append(to_gains(in_camera(evaluate(network, as_seen(rgb, sees, seen), precision)[0], seen)))
     return votes
 
 
