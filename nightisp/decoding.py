@@ -1,6 +1,6 @@
 """LibRaw in a child process: a crash, a hang or a hunger for memory in it costs one file, and not the run.
 
-The functions are those of `nightisp.libraw`. Children start when first needed and are kept for the next file; one
+Children start when first needed and are kept for the next file; one
 that fails is replaced. They die with this process: their input ends with it, and an alarm of their own ends a
 decoder that hangs. Ctrl-C does not reach them; what this process makes of it counts.
 """
@@ -48,7 +48,7 @@ def decode(path: Path) -> Decoded:
 
 
 def facts(path: Path) -> Decoded:
-    """Do as `nightisp.libraw.facts`, in a child process."""
+    """Decode a raw in a child process, and return all but its samples, to save their way."""
     return cast("Decoded", _ask("facts", path))
 
 

@@ -6,13 +6,43 @@ import os
 import pickle
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from nightisp import libraw
 from nightisp.decoding import send
 from nightisp.errors import DecoderError, NightispError
 
-_FUNCTIONS = {"header": libraw.header, "decode": libraw.decode, "facts": libraw.facts}
+_kept: tuple[object, libraw.Decoded] | None = None
+"""What was decoded last for its facts, and of which state of which file: who looked at a raw may develop it next."""
+
+
+def decode(path: Path, room: libraw.Room) -> libraw.Decoded:
+    """Do as `nightisp.libraw.decode`, without decoding a file that was just looked at again."""
+    global _kept
+    kept, _kept = _kept, None
+    return kept[1] if kept and kept[0] == _state(path) else libraw.decode(path, room)
+
+
+def facts(path: Path, room: libraw.Room) -> libraw.Decoded:
+    """Return all that decoding tells but the samples, which are kept until the next request."""
+    global _kept
+    _kept = None
+    state = _state(path)
+    decoded = libraw.decode(path, room)
+    _kept = state, decoded
+    return replace(decoded, samples=None)
+
+
+def _state(path: Path) -> object:
+    try:
+        about = path.stat()
+    except OSError:  # `readable` says what is wrong
+        return object()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+_FUNCTIONS = {"header": libraw.header, "decode": decode, "facts": facts}
 _OPENING = 512 * 2**20
 _PER_PHOTOSITE = 32
 """Bytes: LibRaw holds a sensor's samples up to twice, a linear DNG's of four colors, and their copy comes on top."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,6 @@ def decode(path: Path, room: Room = _any_room) -> Decoded:
         samples = np.array(libraw.raw_image_visible)
         height, width = samples.shape
         return Decoded(samples, height, width, cfa, _shot(libraw, tags, samples, colors))
-
-
-def facts(path: Path, room: Room = _any_room) -> Decoded:
-    """Decode a raw as `decode` does, and return all but its samples."""
-    return replace(decode(path, room), samples=None)
 
 
 @contextmanager

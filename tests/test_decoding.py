@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from nightisp import decoding, libraw
+from nightisp import decoding, decoding_child, libraw
 from nightisp.errors import DecoderError, ParamsError, RawFileError, is_transient
 from nightisp.raw import IngestParams, RawFile, ingest, inspect
 from tests.frames import CLASSICAL, write_frame
@@ -67,8 +68,39 @@ def test_the_child_gives_the_same_bits(tmp_path: Path) -> None:
     assert here.samples.dtype == there.samples.dtype
     assert (here.cfa, here.shot) == (there.cfa, there.shot)
     assert decoding.header(path) == libraw.header(path)
-    assert decoding.facts(path) == libraw.facts(path)
+    assert decoding.facts(path) == replace(here, samples=None)
     there.samples[0, 0] = 1  # may be written to, as an array of one's own
+
+
+def test_a_raw_that_was_looked_at_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, decoded, decode = write_frame(tmp_path / "a.dng", 1), [], libraw.decode
+
+    def counted(path: Path, room: libraw.Room) -> libraw.Decoded:
+        decoded.append(path)
+        return decode(path, room)
+
+    monkeypatch.setattr(libraw, "decode", counted)
+    monkeypatch.setattr(decoding_child, "_kept", None)
+    child = decoding_child
+
+    def room(_photosites: int) -> None:
+        return None
+
+    assert child.facts(path, room).samples is None
+    samples = child.decode(path, room).samples
+    assert samples is not None
+    assert np.array_equal(samples, decode(path).samples)
+    assert len(decoded) == 1
+    child.decode(path, room)
+    assert len(decoded) == 2, "the samples were kept for one request"
+    child.facts(path, room)
+    write_frame(path, 2)
+    changed = child.decode(path, room).samples
+    assert len(decoded) == 4, "the file is another one now"
+    assert not np.array_equal(changed, samples)
+    child.facts(path, room)
+    other = child.decode(write_frame(tmp_path / "b.dng", 3), room).samples
+    assert not np.array_equal(other, changed)
 
 
 @pytest.mark.parametrize(
