@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from nightisp.preview import shown
 from nightisp.project import weights_folders
 from nightisp.raw import RawFile
 
+if TYPE_CHECKING:
+    from nightisp.models.weights import Compute
+
 _LAST = NAMES[-2]  # export makes a file of what this stage gives
 
 
@@ -26,7 +30,7 @@ def render(
     *,
     until: str = _LAST,
     look: str | None = None,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     device: str = "auto",
     **sections: Mapping[str, Any],
 ) -> NDArray[Any]:
@@ -70,7 +74,7 @@ def steps(
     *,
     until: str = _LAST,
     look: str | None = None,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     device: str = "auto",
     **sections: Mapping[str, Any],
 ) -> Iterator[tuple[str, Image]]:
@@ -78,8 +82,6 @@ def steps(
 
     `export`, which makes a file, is left out.
     """
-    from nightisp.models.weights import Compute, Library
-
     path = Path(path)
     if not path.is_file():
         raise RawFileNotFoundError(f"{path}: no such file; check its name")
@@ -87,11 +89,19 @@ def steps(
     parameters.validate(tree, "render")
     beside = sidecar.read(path)
     chosen = parameters.for_frame(tree, beside.tree if beside else {}, str(beside.path if beside else path), until)
-    networks = Compute(Library(weights_folders(weights)), device)
+    networks = _networks(weights_folders(Path(weights) if weights else None), device)
     image: Any = RawFile(path)
     for stage in PIPELINE[: min(index(until), index(_LAST)) + 1]:
         image = stage(image, chosen[stage.name], networks).rounded()
         yield stage.name, image
+
+
+@cache
+def _networks(folders: tuple[Path, ...], device: str) -> Compute:
+    """Open weights once for all pictures: networks stay loaded, and are loaded anew where their file is another."""
+    from nightisp.models.weights import Compute, Library
+
+    return Compute(Library(folders), device)
 
 
 def show(image: Image, longest: int | None = None) -> NDArray[Any]:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import nightisp
+from nightisp import inmemory
 from nightisp.errors import ParamsError, RawFileNotFoundError
 from nightisp.image import DisplayImage, LinearImage, Mosaic
 from nightisp.lineage import lineage
 from nightisp.pipeline import NAMES
 from nightisp.store import Store
-from tests.frames import write_frame
+from tests.frames import SHIPPED, write_frame
 from tests.terminal import Terminal
 from tests.terminal import render as flow
 
@@ -101,3 +102,22 @@ def test_importing_nightisp_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == nightisp.__version__
     with pytest.raises(AttributeError, match="has no attribute 'rendr'"):
         nightisp.rendr  # noqa: B018
+
+
+def test_networks_are_loaded_once_for_all_pictures(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nightisp.models import weights
+
+    loaded, load = [], weights._loaded
+
+    def counted(path: Path, device: str) -> Any:
+        loaded.append(path.stem)
+        return load(path, device)
+
+    monkeypatch.setattr(weights, "_loaded", counted)
+    inmemory._networks.cache_clear()
+    first, second = (
+        nightisp.render(raw, until="denoise", weights=str(SHIPPED), device="cpu", denoise={"method": "unet"})
+        for _ in range(2)
+    )
+    assert np.array_equal(first, second)
+    assert loaded == ["denoise_unet"]
