@@ -54,8 +54,10 @@ def tiled(network: nn.Module, planes: Planes, scale: int = 4) -> Planes:
 
 
 def _run(network: nn.Module, planes: Planes) -> Planes:
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        return np.asarray(network(torch.from_numpy(np.ascontiguousarray(planes)).unsqueeze(0))[0].numpy())
+        seen = torch.from_numpy(np.ascontiguousarray(planes)).unsqueeze(0).to(device)
+        return np.asarray(network(seen)[0].cpu().numpy())
 
 
 def _window_attention(self: WindowAttention, x: Tensor, index: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def _window_attention(self: WindowAttention, x: Tensor, index: Tensor) -> Tensor
     bias = self.relative_position_bias_table[index.view(-1)].view(w * w, w * w, heads)
     scores = scores + bias.permute(2, 0, 1).contiguous().unsqueeze(0)
     if shift:
-        mask = _mask(height, width, w, shift)  # (windows, w², w²): made anew at every call
+        mask = _mask(height, width, w, shift).to(x.device)  # (windows, w², w²): made anew at every call
         scores = scores.view(n, len(mask), heads, w * w, w * w) + mask[None, :, None]
         scores = scores.view(-1, heads, w * w, w * w)
     y = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(len(windows), w * w, features)

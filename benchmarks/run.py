@@ -6,6 +6,10 @@ programs    the whole pipeline against rawpy, darktable and RawTherapee on the s
 changes     one raw cold, after a change of gamma, wholly cached, and as a draft
 sizes       a cold run against megapixels
 frames      1, 10 and 100 frames, cold and cached, with and without Prefect
+throughput  pictures a second once all is warm, at 12 and 24 megapixels
+orchestra   ten frames of 12 megapixels cold, with and without Prefect, and without a store
+
+`--device cuda` measures a graphics card; its figures go to a file of their own.
 """
 
 from __future__ import annotations
@@ -52,30 +56,33 @@ SHOT = Shot(
     color_matrices=(ColorMatrix(xyz_to_camera=((0.8, -0.2, -0.1), (-0.4, 1.2, 0.2), (0.0, 0.1, 0.6)), illuminant=21),),
 )
 Figures = dict[str, Any]
+DEVICE = "cpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks/run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts, all unless given")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts (default: all but the last two)")
+    parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--megapixels", type=float, default=18.0, help="size of the raw (default: 18)")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "benchmarks/results.json", help="where the figures are kept"
-    )
+    parser.add_argument("--json", type=Path, help="where the figures are kept (default: results.json, or one of cuda)")
     options = parser.parse_args()
+    global DEVICE
+    DEVICE = options.device
+    kept = options.json or ROOT / "benchmarks" / ("results.json" if DEVICE == "cpu" else "results-cuda.json")
     keep_freed_memory()
-    figures = json.loads(options.json.read_text()) if options.json.is_file() else {}
-    figures["machine"] = {**machine.describe(), "ceilings": machine.ceilings()}
+    figures = json.loads(kept.read_text()) if kept.is_file() else {}
+    figures["machine"] = {**machine.describe(DEVICE), "ceilings": machine.ceilings(DEVICE)}
     say_ceilings(figures["machine"]["ceilings"])
     with tempfile.TemporaryDirectory() as folder:
-        for part in options.only:
+        for part in options.only or list(PARTS)[:-2]:
             print(f"\n{part}", flush=True)
             work = Path(folder, part)
             work.mkdir()
             figures[part] = PARTS[part](work, options.megapixels, figures["machine"]["ceilings"])
-            options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if {"sizes", "frames"} <= set(figures):
+            kept.write_text(json.dumps(figures, indent=1) + "\n")
+    if DEVICE == "cpu" and {"sizes", "frames"} <= set(figures):
         plot(figures, ROOT / "docs/images/cost.png")
 
 
@@ -95,7 +102,7 @@ def stages(work: Path, megapixels: float, ceilings: Figures) -> Figures:
         speed = "| |"
         if stage in NETWORKS:
             flops = flops_per_sample(library, stage) * SAMPLES[stage] * megapixels * 1e6
-            share = flops / seconds / ceilings[resolved("auto", "cpu")]["convolution"]
+            share = flops / seconds / ceilings[resolved("auto", DEVICE)]["convolution"]
             row |= {"flops_per_second": flops / seconds, "share_of_ceiling": share}
             speed = f"| {flops / seconds / 1e9:.0f} | {share:.0%}"
         print(f"| {stage} | {seconds:.2f} | {megapixels / seconds:.1f} {speed} | {row['peak_mb']:.0f} |", flush=True)
@@ -110,7 +117,7 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     sizes = {"denoise": (4, 1024, 1024), "refine": (3, 2048, 2048), "super_resolution": (3, 864, 1296)}
     print("| network | ours, s | ours, float32, s | plain, s | ratio | PSNR to plain, dB |\n|---|---|---|---|---|---|")
     for stage, shape in sizes.items():
-        network = library.load(NETWORKS[stage])
+        network = library.load(NETWORKS[stage]).to(DEVICE)
         published = plain.as_published(network)
         planes = rng.random(shape).astype(np.float32) * (30 if stage == "denoise" else 1)
 
@@ -200,6 +207,43 @@ def sizes(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     return found
 
 
+def throughput(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
+    """Render one frame, and four, cold: what three more take is what a picture costs once all is warm."""
+    found: Figures = {}
+    for megapixels in (12, 24):
+        folder = work / f"{megapixels}"
+        for number in range(5):
+            synthetic(folder / f"{min(number, 1)}" / f"frame{number}.dng", megapixels, seed=number)
+        one, four = (
+            render(folder, folder / which, "--workers=2", store=f"store{which}")["wall_seconds"] for which in "01"
+        )
+        row = found[f"{megapixels}"] = {"seconds": (four - one) / 3, "pictures_per_second": 3 / (four - one)}
+        print(f"| {megapixels} MP | {row['seconds']:.2f} s | {row['pictures_per_second']:.3f} pictures/s |", flush=True)
+    return found
+
+
+def orchestra(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
+    """Develop ten frames of 12 megapixels by the local engine, by Prefect, and in memory without a store."""
+    folder = work / "raws"
+    for number in range(10):
+        synthetic(folder / f"frame{number}.dng", 12, seed=number)
+    script = (
+        "import sys, pathlib, nightisp\n"
+        "for raw in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    nightisp.render(raw, weights=sys.argv[2], device=sys.argv[3])"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(ROOT / "weights"), DEVICE]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = {
+        "memory": timed(lambda: subprocess.run(command, env=environment, cwd=work, check=True)),
+        "local": timed(lambda: render(work, folder, "--engine=local", store="local")),
+        "prefect": timed(lambda: render(work, folder, "--engine=prefect", store="prefect")),
+    }
+    for name, seconds in found.items():
+        print(f"| {name} | {seconds:.1f} s | {seconds / found['local'] - 1:+.1%} of local |", flush=True)
+    return found
+
+
 def frames(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     """Run many small frames of an eighth of a megapixel, so that what is not computing shows."""
     found: Figures = {}
@@ -248,7 +292,7 @@ def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
 def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
     """Run `nightisp flow run` in a process of its own; return its account."""
     command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
-    command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}"]
+    command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}", f"--device={DEVICE}"]
     if not any(setting.startswith("--engine") for setting in settings):
         command.append("--engine=local")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -287,6 +331,8 @@ PARTS: dict[str, Callable[[Path, float, Figures], Figures]] = {
     "changes": changes,
     "sizes": sizes,
     "frames": frames,
+    "throughput": throughput,
+    "orchestra": orchestra,
 }
 
 if __name__ == "__main__":
