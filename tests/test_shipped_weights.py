@@ -52,6 +52,12 @@ def test_each_says_how_it_was_made(name: str) -> None:
     assert (ROOT / "weights" / f"{name}.md").is_file()
 
 
+def test_drafts_stand_for_the_weights_that_are_shipped_with_them() -> None:
+    [card] = [entry.card for entry in LIBRARY.entries() if entry.name == "mwispnet_draft"]
+    assert card["stands_for"] == {name: LIBRARY.digest(name) for name in ("denoise_unet", "mwispnet")}
+    assert card["training"]["metrics"]["psnr"] > card["training"]["metrics"]["psnr_of_teacher"]
+
+
 def street(seed: int = 0) -> np.ndarray:
     """Packed light of a street that nobody photographed: windows, lamps, a smooth sky; float32 (128, 128, 4)."""
     rng = np.random.default_rng(seed)
@@ -142,6 +148,7 @@ def test_bfloat16_is_as_good_as_float32(result: Callable[[str], np.ndarray]) -> 
         ("white_balance", "fc4_2", ("night", "photos")),
         ("white_balance", "fc4_3", ("night", "photos")),
         ("refine", "mwispnet", ("night", "photos")),
+        ("draft", "mwispnet_draft", ("night", "photos")),
         ("super_resolution", "hat", ("night", "photos")),
     ],
 )

@@ -41,6 +41,11 @@ def trained(incomplete: str) -> list[str]:
     return [name for name in TRAINED if name.startswith(incomplete)]
 
 
+def trainings(incomplete: str) -> list[str]:
+    """Offer what `nightisp train` trains."""
+    return [name for name in (*TRAINED, "draft") if name.startswith(incomplete)]
+
+
 def settings(incomplete: str) -> Offers:
     """Offer `STAGE.NAME=`, and after that the values of a parameter that has few."""
     from nightisp.pipeline import PIPELINE

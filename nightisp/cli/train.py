@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def train(
     stage: Annotated[
         str,
-        typer.Argument(help="denoise, white_balance, refine or super_resolution.", autocompletion=completion.trained),
+        typer.Argument(
+            help="denoise, white_balance, refine, super_resolution, or draft, for refinement of drafts.",
+            autocompletion=completion.trainings,
+        ),
     ],
     photographs: Annotated[
         list[Path] | None, typer.Option("--photographs", help="Folder of finished photographs; repeatable.")

@@ -47,7 +47,7 @@ class MWISPNet(nn.Module):
         self.up3 = nn.Sequential(group(fine), _convolution(fine, 12))
         self.tail = _Synthesis()
 
-    def forward(self, rgb: Tensor) -> Tensor:
+    def forward(self, rgb: Tensor, *, binned: bool = False) -> Tensor:
         """Return the retouched picture.
 
         Parameters
@@ -55,13 +55,16 @@ class MWISPNet(nn.Module):
         rgb
             float (N, 3, H, W) in [0, 1], display-referred. H and W must be multiples of 32: padding, by reflection
             as in training, is left to the caller.
+        binned
+            Whether `rgb` is the mean of 2 x 2 pixels already, (N, 3, H / 2, W / 2), which is the network's first step.
 
         Returns
         -------
         Tensor
             float (N, 3, H / 4, W / 4), not clipped.
         """
-        fine = self.down1(self.head(rgb).to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
+        bands = self.head[1:](rgb) if binned else self.head(rgb)
+        fine = self.down1(bands.to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
         middle = self.down2(fine)  # (N, 96, H/16, W/16)
         x = self.middle(self.down3(middle))  # (N, 128, H/32, W/32)
         x = self.up1(x).add_(middle)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,6 +47,7 @@ def whole(
     multiple: int = 1,
     scale: Fraction | int = 1,
     precision: Precision = "float32",
+    **given: Any,
 ) -> Planes:
     """Run a network over the whole picture, grown by reflection at the bottom and right to what the network takes.
 
@@ -59,7 +61,7 @@ def whole(
         What height and width must divide by.
     scale
         Height of the output over that of the input.
-    precision
+    precision, **given
         As for `evaluate`.
 
     Returns
@@ -68,7 +70,8 @@ def whole(
         float32 (C', ceil(scale H), ceil(scale W)).
     """
     height, width = _size(planes)
-    (output, *_) = evaluate(network, cut(planes, (0, grown(height, multiple)), (0, grown(width, multiple))), precision)
+    seen = cut(planes, (0, grown(height, multiple)), (0, grown(width, multiple)))
+    (output, *_) = evaluate(network, seen, precision, **given)
     scale = Fraction(scale)
     return np.ascontiguousarray(output[:, : -(-height * scale // 1), : -(-width * scale // 1)])
 

@@ -12,6 +12,7 @@ from nightisp.image import DisplayImage, Samples, Window
 from nightisp.orientation import orient, orient_window
 from nightisp.stage import PRECISION, Networks, Params, Stage
 
+SHIPPED = "mwispnet"
 REDUCTION = 4
 _BIN = 2
 _MULTIPLE = 32  # three wavelet levels below an eighth of the size
@@ -23,7 +24,12 @@ class RefineParams(Params):
     method: Literal["mwispnet", "none"] = Field(
         "mwispnet", description="MWISPNet, which gives a quarter of width and height; or the picture as it is"
     )
-    weights: str = Field("mwispnet", min_length=1, description="weights of MWISPNet")
+    weights: str = Field(SHIPPED, min_length=1, description="weights of MWISPNet")
+    draft_weights: str | None = Field(
+        "mwispnet_draft",
+        min_length=1,
+        description=f"narrower weights that stand for {SHIPPED} in a draft; null: it stands for itself",
+    )
     binned: bool = Field(
         False, description="whether denoise.method was bin, MWISPNet's own first step: it gives half the size then"
     )
@@ -45,9 +51,8 @@ def refine(image: DisplayImage, params: RefineParams, networks: Networks | None 
     height, width = pixels.shape[:2]
     if params.method == "mwispnet":
         assert networks is not None, "MWISPNet needs networks"
-        if params.binned:  # what MWISPNet's own averaging of 2 x 2 gives back
-            pixels = np.repeat(np.repeat(pixels, _BIN, axis=0), _BIN, axis=1)
-        pixels, reduction = _retouched(pixels, params, networks), REDUCTION // (_BIN if params.binned else 1)
+        reduction = REDUCTION // (_BIN if params.binned else 1)
+        pixels = _retouched(pixels, reduction, params, networks)
     shape = (pixels.shape[0] * reduction, pixels.shape[1] * reduction)
     return DisplayImage(
         orient(pixels, image.shot.orientation),
@@ -58,23 +63,28 @@ def refine(image: DisplayImage, params: RefineParams, networks: Networks | None 
     )
 
 
-def _retouched(pixels: Samples, params: RefineParams, networks: Networks) -> Samples:
+def _retouched(pixels: Samples, reduction: int, params: RefineParams, networks: Networks) -> Samples:
     from nightisp.models import mwispnet  # noqa: F401 - the key of this stage stands on the network's code
     from nightisp.models.tiling import whole
 
+    (weights,) = _weights(params)
     planes = np.moveaxis(pixels, -1, 0)  # a view: the network takes its pixels as they lie
     retouched = whole(
-        networks(params.weights),
+        networks(weights),
         planes,
-        multiple=_MULTIPLE,
-        scale=Fraction(1, REDUCTION),
+        multiple=_MULTIPLE * reduction // REDUCTION,
+        scale=Fraction(1, reduction),
         precision=params.precision,
-    )  # (3, ceil(H/4), ceil(W/4))
+        **({"binned": True} if params.binned else {}),
+    )  # (3, ceil(H/4), ceil(W/4)); of what was binned half
     return np.clip(np.moveaxis(retouched, 0, -1), 0, 1)
 
 
 def _weights(params: RefineParams) -> tuple[str, ...]:
-    return (params.weights,) if params.method == "mwispnet" else ()
+    if params.method == "none":
+        return ()
+    replaced = params.binned and params.draft_weights is not None and params.weights == SHIPPED
+    return (params.draft_weights if replaced else params.weights,)
 
 
 STAGE = Stage(

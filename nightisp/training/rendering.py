@@ -45,24 +45,32 @@ def render(
     For white balance stand gains that are off by a cast; for denoising, where the night says so, less noise.
     """
     scene = night.scene
-    light = sample_mosaic(light_on_sensor(photograph, scene), PHASE).astype(np.float32)
     if night.left is None:
-        noisy = _denoised(unpack(expose(pack(light), scene, rng)), scene, networks, denoiser)
-    else:
-        shot, read = scene.noise[1]
-        noisy = np.minimum(add_noise(light, shot * night.left, read * night.left, rng), 1)
-    r, g, b = (gain * off for gain, off in zip(to_gains(scene.illuminant), night.cast, strict=True))
-    gains = (r, g, b)
-    mosaic = Mosaic(
-        apply_gains(noisy, PHASE, gains),
-        cfa=PHASE,
-        shot=Shot(color_matrices=(scene.matrix,)),
-        balance=Balance(gains=gains, method="gains"),
-    )
-    linear: LinearImage = demosaic.STAGE(mosaic, demosaic.STAGE.params())
-    linear = color.STAGE(linear, color.ColorParams.model_validate({"matrix": night.matrix}))
-    rendered: DisplayImage = tone.STAGE(linear, tone.STAGE.params())
-    return rendered.samples
+        return _developed(_denoised(_exposed(photograph, scene, rng), scene, networks, denoiser), night)
+    shot, read = scene.noise[1]
+    light = sample_mosaic(light_on_sensor(photograph, scene), PHASE).astype(np.float32)
+    return _developed(np.minimum(add_noise(light, shot * night.left, read * night.left, rng), 1), night)
+
+
+def render_draft(
+    photograph: Array, night: Night, rng: np.random.Generator, networks: Networks, denoiser: str
+) -> tuple[Samples, Samples]:
+    """Return what the first six stages make of a night that the U-Net denoises, and what they make of its draft.
+
+    The draft is binned instead: of half the width and height. Its photograph's sides are multiples of 4.
+    """
+    noisy = _exposed(photograph, night.scene, rng)
+    binned: Mosaic = denoise.STAGE(Mosaic(noisy, cfa=PHASE, shot=Shot()), _BIN)
+    denoised = _denoised(noisy, night.scene, networks, denoiser)
+    return _developed(denoised, night), _developed(binned.samples, night)
+
+
+_BIN = denoise.DenoiseParams.model_validate({"method": "bin"})
+
+
+def _exposed(photograph: Array, scene: Scene, rng: np.random.Generator) -> Samples:
+    light = sample_mosaic(light_on_sensor(photograph, scene), PHASE).astype(np.float32)
+    return unpack(expose(pack(light), scene, rng))
 
 
 def _denoised(noisy: Samples, scene: Scene, networks: Networks | None, denoiser: str) -> Samples:
@@ -70,3 +78,19 @@ def _denoised(noisy: Samples, scene: Scene, networks: Networks | None, denoiser:
     params = denoise.DenoiseParams.model_validate({"weights": denoiser, "noise": "file", "precision": "bfloat16"})
     denoised: Mosaic = denoise.STAGE(mosaic, params, networks)
     return denoised.samples
+
+
+def _developed(mosaic: Samples, night: Night) -> Samples:
+    """Return what white balance, demosaicing, color and tone make of a mosaic."""
+    r, g, b = (gain * off for gain, off in zip(to_gains(night.scene.illuminant), night.cast, strict=True))
+    gains = (r, g, b)
+    balanced = Mosaic(
+        apply_gains(mosaic, PHASE, gains),
+        cfa=PHASE,
+        shot=Shot(color_matrices=(night.scene.matrix,)),
+        balance=Balance(gains=gains, method="gains"),
+    )
+    linear: LinearImage = demosaic.STAGE(balanced, demosaic.STAGE.params())
+    linear = color.STAGE(linear, color.ColorParams.model_validate({"matrix": night.matrix}))
+    rendered: DisplayImage = tone.STAGE(linear, tone.STAGE.params())
+    return rendered.samples

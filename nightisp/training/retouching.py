@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from nightisp.errors import ParamsError
+from nightisp.errors import NoGroundError, ParamsError
 from nightisp.image import Samples
 from nightisp.metrics import ciede2000, psnr, ssim
 from nightisp.models import PRESETS, build
@@ -100,9 +101,11 @@ class Retouching:
         """Return pictures as the first six stages render them, each with the photograph to be made of it."""
         pairs = []
         for number in rng.integers(len(self.photographs.training), size=self.params.pictures):
-            photograph = _cut(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
-            photograph = _part(photograph, self.params.region, rng)
-            if min(photograph.shape[:2]) >= self.params.crop:
+            photograph = cropped(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
+            photograph = part(photograph, self.params.region, rng)
+            if min(photograph.shape[:2]) < self.params.crop:
+                continue
+            with suppress(NoGroundError):  # a cast may be of no light that the camera's matrix knows
                 pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
         return pairs
 
@@ -114,7 +117,7 @@ class Retouching:
             top, left = (int(rng.integers((length - side) // REDUCTION + 1)) for length in rendered.shape[:2])
             seen = rendered[top * REDUCTION :, left * REDUCTION :][:side, :side]
             wanted = finished[top:, left:][: side // REDUCTION, : side // REDUCTION]
-            samples.append((_planes(seen), _planes(wanted)))
+            samples.append((planes(seen), planes(wanted)))
         return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
     def draw_night(self, rng: np.random.Generator, photograph: Array) -> Night:
@@ -145,7 +148,7 @@ class Retouching:
         device = next(network.parameters()).device
         rows = []
         for rendered, finished in self.held_out:
-            seen = torch.from_numpy(_planes(rendered)).unsqueeze(0).to(device)
+            seen = torch.from_numpy(planes(rendered)).unsqueeze(0).to(device)
             refined = np.clip(network(seen).float()[0].permute(1, 2, 0).cpu().numpy(), 0, 1)
             rows.append([*_measured(refined, finished), *_measured(_quarter(rendered), finished)])
         ours, delta, similar, before, delta_before, similar_before = np.mean(rows, axis=0).tolist()
@@ -163,12 +166,16 @@ class Retouching:
     def held_out(self) -> list[tuple[Array, Array]]:
         """Held-out photographs, three nights each: rendered (H, W, 3), and the photograph at a quarter of the size."""
         pairs = []
-        for number, pixels in enumerate(self.photographs.held_out):
-            photograph = _cut(shrunk(pixels, 0.5), 32)
+        for number, photograph in enumerate(self.held_out_photographs):
             for night in range(3):
                 rng = np.random.default_rng((2023, number, night))
                 pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
         return pairs
+
+    @property
+    def held_out_photographs(self) -> list[Array]:
+        """Held-out photographs at half their size, as the network can take them."""
+        return [cropped(shrunk(pixels, 0.5), 32) for pixels in self.photographs.held_out]
 
 
 @dataclass
@@ -198,7 +205,7 @@ class PairRetouching(Retouching):
                 _shrunk(p, s) for p, s in zip(pair.crop(top, left, part, part), (side, side // REDUCTION), strict=True)
             )
             mirrored = [p[:, ::-1] for p in both] if rng.integers(2) else list(both)
-            samples.append((_planes(mirrored[0]), _planes(mirrored[1])))
+            samples.append((planes(mirrored[0]), planes(mirrored[1])))
         return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
     @cached_property
@@ -260,12 +267,14 @@ def _begin_as_average(network: Any) -> None:
             level.bias.zero_()
 
 
-def _cut(photograph: Array, multiple: int) -> Array:
+def cropped(photograph: Array, multiple: int) -> Array:
+    """Return the part at the top-left whose sides are multiples."""
     height, width = (side // multiple * multiple for side in photograph.shape[:2])
     return photograph[:height, :width]
 
 
-def _part(photograph: Array, side: int, rng: np.random.Generator) -> Array:
+def part(photograph: Array, side: int, rng: np.random.Generator) -> Array:
+    """Return a part whose sides are `side` at most, drawn."""
     top, left = (int(rng.integers(max(0, length - side) + 1)) for length in photograph.shape[:2])
     return photograph[top : top + side, left : left + side]
 
@@ -282,7 +291,8 @@ def _shrunk(pixels: Array, side: int) -> Array:
     return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
 
 
-def _planes(pixels: Array) -> Array:
+def planes(pixels: Array) -> Array:
+    """Return (H, W, C) as (C, H, W)."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

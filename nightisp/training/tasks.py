@@ -35,10 +35,11 @@ TRAINERS: Mapping[str, Trainer] = MappingProxyType(
         "denoise": Trainer("nightisp.training.denoising", "Denoising", "DenoiseTraining", "denoise_unet"),
         "white_balance": Trainer("nightisp.training.illuminants", "WhiteBalancing", "WhiteBalanceTraining", "fc4"),
         "refine": Trainer("nightisp.training.retouching", "Retouching", "RefineTraining", "mwispnet"),
+        "draft": Trainer("nightisp.training.drafting", "Drafting", "DraftTraining", "mwispnet_draft"),
         "super_resolution": Trainer("nightisp.training.enlarging", "Enlarging", "EnlargeTraining", "hat"),
     }
 )
-"""By stage; the sections of training/params.yaml have these names."""
+"""By stage, and `draft`, for refinement of drafts; the sections of training/params.yaml have these names."""
 
 
 def read_params(stage: str, path: Path | None, settings: Sequence[str] = ()) -> Params:
@@ -70,9 +71,9 @@ def read_params(stage: str, path: Path | None, settings: Sequence[str] = ()) -> 
 
 
 def open_task(stage: str, params: Params, photographs: Photographs, networks: Compute | None = None) -> Task:
-    """Return a task on some photographs; refinement takes `networks` to denoise with."""
+    """Return a task on some photographs; refinement takes `networks` to denoise with, and drafts to learn from."""
     trainer = TRAINERS[stage]
-    more = {"networks": networks} if stage == "refine" else {}
+    more = {"networks": networks} if stage in ("refine", "draft") else {}
     return getattr(import_module(trainer.module), trainer.task)(params, photographs, **more)  # type: ignore[no-any-return]
 
 

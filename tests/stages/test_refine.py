@@ -26,9 +26,9 @@ class Average(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.seen: list[tuple[int, ...]] = []
 
-    def forward(self, rgb: Any) -> Any:
+    def forward(self, rgb: Any, *, binned: bool = False) -> Any:
         self.seen.append(tuple(rgb.shape))
-        return torch.nn.functional.avg_pool2d(rgb, 4)
+        return torch.nn.functional.avg_pool2d(rgb, 2 if binned else 4)
 
 
 def display(height: int, width: int, orientation: int = 1, border: tuple[int, int] = (0, 0)) -> DisplayImage:
@@ -41,11 +41,11 @@ def display(height: int, width: int, orientation: int = 1, border: tuple[int, in
     )
 
 
-def averaged(pixels: Samples) -> Samples:
-    """Average blocks of 4 x 4; where the last ones are not whole, over what reflection adds."""
-    height, width = (-(-side // 4) * 4 for side in pixels.shape[:2])
+def averaged(pixels: Samples, side: int = 4) -> Samples:
+    """Average square blocks; where the last ones are not whole, over what reflection adds."""
+    height, width = (-(-length // side) * side for length in pixels.shape[:2])
     grown = np.pad(pixels, ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)), mode="reflect")
-    return grown.reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3))
+    return grown.reshape(height // side, side, width // side, side, 3).mean(axis=(1, 3))
 
 
 @MODEST
@@ -67,8 +67,17 @@ def test_half_of_what_was_binned(height: int, width: int, orientation: int) -> N
     found = refine(picture, MWISPNET.model_copy(update={"binned": True}), lambda name: network)
     assert found.reduction == 2
     assert found.window[2:] == ((width, height) if orientation > 4 else (height, width))
-    twice = picture.visible().repeat(2, axis=0).repeat(2, axis=1)
-    assert np.abs(found.samples - upright(averaged(twice), orientation)).max() < FLOAT32
+    assert np.abs(found.samples - upright(averaged(picture.visible(), 2), orientation)).max() < FLOAT32
+    assert all(side % 16 == 0 for side in network.seen[0][2:])
+
+
+def test_binning_is_the_first_step_of_the_network() -> None:
+    torch.manual_seed(4)
+    network = build("mwispnet", widths=(8, 8, 8), blocks=1, reduction=4)
+    picture = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        binned = network(torch.nn.functional.avg_pool2d(picture, 2), binned=True)
+        assert torch.equal(binned, network(picture))
 
 
 @pytest.mark.parametrize(
@@ -120,3 +129,19 @@ def test_the_real_network(shape: tuple[int, int]) -> None:
 def test_weights_are_those_of_the_chosen_method() -> None:
     assert STAGE.weights(RefineParams(method="none")) == ()
     assert STAGE.weights(RefineParams(method="mwispnet", weights="mine")) == ("mine",)
+
+
+def test_a_draft_has_weights_of_its_own_unless_the_look_is_the_users() -> None:
+    draft = RefineParams(binned=True)
+    assert STAGE.weights(draft) == ("mwispnet_draft",)
+    assert STAGE.weights(RefineParams(binned=True, draft_weights=None)) == ("mwispnet",)
+    assert STAGE.weights(RefineParams(binned=True, weights="mine")) == ("mine",)
+    assert STAGE.weights(RefineParams()) == ("mwispnet",)
+    asked = []
+
+    def networks(name: str) -> Average:
+        asked.append(name)
+        return Average()
+
+    refine(display(32, 32), draft, networks)
+    assert asked == ["mwispnet_draft"]
