@@ -9,12 +9,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from nightisp.errors import StoreError
 
 WAITS_S = (0.1, 0.3, 1.0, 3.0)
 """Seconds to wait before each further attempt; each is stretched by up to a half, so that hosts do not come at once."""
+
+_CONNECTIONS = 4
+"""How many objects of those given at once are written or removed at the same time."""
 
 _EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -76,9 +80,8 @@ class Remote:
             raise self._no_bucket(error) from error
 
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Write objects, in any order."""
-        for name, content in contents.items():
-            self.put(name, content)
+        """Write objects, several at a time."""
+        _each(lambda name: self.put(name, contents[name]), contents)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one, which one caller of many can do; tell whether it was this one."""
@@ -103,7 +106,7 @@ class Remote:
         raise StoreError(self._not_exclusive)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects, one after the other; those that are gone already are no fault."""
+        """Remove objects, several at a time; those that are gone already are no fault."""
 
         def gone(path: str) -> None:
             try:
@@ -111,9 +114,7 @@ class Remote:
             except FileNotFoundError:
                 return
 
-        for name in names:
-            path = self._path(name)
-            self._asked(lambda path=path: gone(path), name)  # type: ignore[misc]
+        _each(lambda name: self._asked(lambda: gone(self._path(name)), name), names)
 
     def find(self, prefix: str = "") -> dict[str, Mapping[str, Any]]:
         """List the objects below a prefix, with what fsspec tells of each (`size`): slow, and never for a picture."""
@@ -188,6 +189,12 @@ class Remote:
                     raise lasting from error
             time.sleep(wait * random.uniform(1, 1.5))  # noqa: S311 - no secret
         raise AssertionError("unreachable")
+
+
+def _each(work: Callable[[str], object], names: Iterable[str]) -> None:
+    """Work on several names at a time; when all have ended, raise what the first that failed raised."""
+    with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="remote") as pool:
+        list(pool.map(work, names))  # the list raises what one raised
 
 
 def _code(error: BaseException) -> str:

@@ -115,6 +115,25 @@ def test_it_is_not_there_until_its_root_is_written(s3: str, monkeypatch: pytest.
     assert store.holds("denoise", KEY)
 
 
+def test_the_objects_of_an_artifact_are_written_together(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, put, all_four, full = ObjectStore(s3), Remote.put, threading.Barrier(4), threading.Event()
+
+    def together(self: Remote, name: str, content: bytes) -> None:
+        if not name.endswith(".zarr/zarr.json"):
+            all_four.wait(20)
+        if full.is_set() and "preview/c" in name:
+            raise StoreError("no room")
+        put(self, name, content)
+
+    monkeypatch.setattr(Remote, "put", together)
+    store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    assert store.holds("denoise", KEY)
+    full.set()
+    with pytest.raises(StoreError, match="no room"):
+        store.write("tone", KEY, mosaic(), PREVIEW, {})
+    assert len(Remote(f"{s3}/tone/{KEY}.zarr").find()) == 3  # the others, but not the root
+
+
 @pytest.mark.parametrize("harm", ["lost", "cut", "of another", "attributes"])
 def test_what_is_damaged_is_found(s3: str, harm: str) -> None:
     store, there = ObjectStore(s3), Remote(f"{s3}/denoise/{KEY}.zarr")
