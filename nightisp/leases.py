@@ -108,7 +108,8 @@ class Leases:
             if self._clock() - lease.renewed <= self._lasts:
                 names = [_name(lease.key, generation) for generation in range(lease.generation, -1, -1)]
                 try:
-                    self._remote.remove(names)
+                    for name in names:  # in this order, so that none stays that those before it do not lead to
+                        self._remote.remove([name])
                 except StoreError:
                     return  # who waits for it waits until it has lasted
 

@@ -98,8 +98,8 @@ class ObjectStore(Store):
     def __init__(self, url: str, lease: float = LASTS_S) -> None:
         self._remote = Remote(url)
         self._leases = Leases(self._remote, lease)
-        self._has_version = False
-        self._check_version()
+        self._version = self._read_version()
+        self._is_checked = False
 
     @property
     def location(self) -> str:
@@ -152,7 +152,7 @@ class ObjectStore(Store):
         attributes = {**record, "key": key, "stage": stage, "kind": type(picture).__name__, "state": picture.state()}
         contents = _as_objects(picture.stored(), preview, attributes)
         entry = self.entry(stage, key)
-        self._write_version()
+        self._check_creation()
         root = contents.pop(_ROOT)
         self._remote.put_all({f"{entry.name}/{name}": content for name, content in contents.items()})
         self._remote.put(f"{entry.name}/{_ROOT}", root)
@@ -182,7 +182,14 @@ class ObjectStore(Store):
         return 0
 
     def claim(self, key: str) -> Lease:
-        """Wait until no other host computes the artifact of this key, and claim it."""
+        """Wait until no other host computes the artifact of this key, and claim it.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be reached, or cannot keep hosts apart.
+        """
+        self._check_creation()
         return self._leases.claim(key)
 
     def note(self, key: str, *, hit: bool) -> None:
@@ -224,11 +231,13 @@ class ObjectStore(Store):
         except Exception as error:  # zarr and its codecs raise whatever they please on bad bytes
             raise ArtifactDamagedError(f"{entry.path}: {name} cannot be read ({error})") from error
 
-    def _check_version(self) -> None:
+    def _read_version(self) -> bytes:
+        """Return what is to stand in the store of its version; raise if a newer nightisp wrote it."""
         try:
-            found = json.loads(self._remote.get(_VERSION))["format"]
+            content = self._remote.get(_VERSION)
+            found = json.loads(content)["format"]
         except FileNotFoundError:
-            return
+            return json.dumps({"format": FORMAT}).encode()
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self.location}/{_VERSION}: cannot be read ({error}); name another --store") from error
         if not isinstance(found, int) or found > FORMAT:
@@ -236,12 +245,13 @@ class ObjectStore(Store):
                 f"{self.location}: written in format {found}; this nightisp knows {FORMAT}. "
                 "Install a newer nightisp, or name another --store"
             )
-        self._has_version = True
+        return content
 
-    def _write_version(self) -> None:
-        if not self._has_version:
-            self._remote.create(_VERSION, json.dumps({"format": FORMAT}).encode())
-            self._has_version = True
+    def _check_creation(self) -> None:
+        """Write the version if it is not there, and make sure, once, that leases can be relied upon."""
+        if not self._is_checked:
+            self._remote.check_creation(_VERSION, self._version)
+            self._is_checked = True
 
 
 def open_store(location: str) -> Store:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from nightisp.errors import StoreError
 
-T = TypeVar("T")
-
 WAITS_S = (0.1, 0.3, 1.0, 3.0)
 """Seconds to wait before each further attempt; each is stretched by up to a half, so that hosts do not come at once."""
+
+_CONNECTIONS = 4
+"""How many objects of those given at once are written or removed at the same time."""
 
 _EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -25,6 +27,14 @@ _S3 = {
     "config_kwargs": {"retries": {"total_max_attempts": 1}},  # we try again by ourselves
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
+
+_THERE = ("PreconditionFailed", "412")
+"""What S3 servers answer when an object that they are to create is there; s3fs knows only how Amazon words it."""
+
+_UNABLE = ("NotImplemented", "501")
+"""What S3 servers answer that cannot create an object exclusively, if they say so."""
+
+T = TypeVar("T")
 
 
 def is_url(location: object) -> bool:
@@ -67,28 +77,36 @@ class Remote:
         try:
             self._asked(lambda: self._files.pipe_file(self._path(name), content), name)
         except FileNotFoundError as error:  # an object needs no folder, but a bucket
-            raise StoreError(f"{self.url}: cannot be written: {error}; make the bucket, or name another") from error
+            raise self._no_bucket(error) from error
 
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Write objects, in any order."""
-        for name, content in contents.items():
-            self.put(name, content)
+        """Write objects, several at a time."""
+        _each(lambda name: self.put(name, contents[name]), contents)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one, which one caller of many can do; tell whether it was this one."""
+        if self._creates(name, content):
+            return True
         try:
-            self._asked(lambda: self._files.pipe_file(self._path(name), content, mode="create"), name)
-        except FileExistsError:
-            try:
-                return self.get(name) == content  # ours, if an answer was lost and the call made again
-            except FileNotFoundError:
-                return False
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.url}: cannot be written: {error}; make the bucket, or name another") from error
-        return True
+            return self.get(name) == content  # ours, if an answer was lost and the call made again
+        except FileNotFoundError:
+            return False
+
+    def check_creation(self, name: str, content: bytes) -> None:
+        """Have an object there, and make sure that none can be created in its place.
+
+        Raises
+        ------
+        StoreError
+            If the server writes over it all the same.
+        """
+        for _ in range(2):  # what the first may write is there for the second
+            if not self._creates(name, content):
+                return
+        raise StoreError(self._not_exclusive)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects, one after the other; those that are gone already are no fault."""
+        """Remove objects, several at a time; those that are gone already are no fault."""
 
         def gone(path: str) -> None:
             try:
@@ -96,9 +114,7 @@ class Remote:
             except FileNotFoundError:
                 return
 
-        for name in names:
-            path = self._path(name)
-            self._asked(lambda path=path: gone(path), name)  # type: ignore[misc]
+        _each(lambda name: self._asked(lambda: gone(self._path(name)), name), names)
 
     def find(self, prefix: str = "") -> dict[str, Mapping[str, Any]]:
         """List the objects below a prefix, with what fsspec tells of each (`size`): slow, and never for a picture."""
@@ -118,6 +134,37 @@ class Remote:
         """Return when an object was written, as seconds of the epoch, or raise `FileNotFoundError`."""
         return float(self._asked(lambda: self._files.modified(self._path(name)), name).timestamp())
 
+    def _creates(self, name: str, content: bytes) -> bool:
+        """Write an object; tell whether there was none."""
+
+        def call() -> None:
+            try:
+                self._files.pipe_file(self._path(name), content, mode="create")
+            except OSError as error:
+                if (code := _code(error)) in _THERE:
+                    raise FileExistsError(name) from error
+                if code in _UNABLE:
+                    raise StoreError(self._not_exclusive) from error
+                raise
+
+        try:
+            self._asked(call, name)
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:  # an object needs no folder, but a bucket
+            raise self._no_bucket(error) from error
+        return True
+
+    @property
+    def _not_exclusive(self) -> str:
+        return (
+            f"{self.url}: the server does not create an object only where there is none (If-None-Match), so that two "
+            "hosts would do the same work; use another server, or a folder as --store"
+        )
+
+    def _no_bucket(self, error: FileNotFoundError) -> StoreError:
+        return StoreError(f"{self.url}: cannot be written: {error}; make the bucket, or name another")
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
@@ -126,7 +173,7 @@ class Remote:
         for wait in (*WAITS_S, None):
             try:
                 return call()
-            except (FileNotFoundError, FileExistsError):
+            except (FileNotFoundError, FileExistsError, StoreError):
                 raise
             except PermissionError as error:
                 raise StoreError(f"{self.url}: refused ({error}); check the credentials and their rights") from error
@@ -142,3 +189,15 @@ class Remote:
                     raise lasting from error
             time.sleep(wait * random.uniform(1, 1.5))  # noqa: S311 - no secret
         raise AssertionError("unreachable")
+
+
+def _each(work: Callable[[str], object], names: Iterable[str]) -> None:
+    """Work on several names at a time; when all have ended, raise what the first that failed raised."""
+    with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="remote") as pool:
+        list(pool.map(work, names))  # the list raises what one raised
+
+
+def _code(error: BaseException) -> str:
+    """Return the code by which an S3 server named a fault, "" if it gave none."""
+    told = getattr(error.__cause__, "response", None)
+    return str(told["Error"].get("Code", "")) if told else ""

@@ -6,21 +6,26 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import fsspec.asyn
+import pytest
+import zarr.core.sync
 from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from nightisp.remote import Remote
+
 BUCKET = "night"
 SETTINGS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
-_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_SLOW_DOWN = ("503 Slow Down", "SlowDown")
 
 
 class _Quiet(WSGIRequestHandler):
@@ -30,12 +35,17 @@ class _Quiet(WSGIRequestHandler):
 
 @dataclass
 class Server:
-    """What it was asked, and how it is to misbehave: `every` so many-th request fails, each takes `slow` seconds."""
+    """What it was asked, and how it is to misbehave: `every` so many-th request fails, each takes `slow` seconds.
+
+    What is to create an object gets the `answers` first, as status and code; then it `overwrites` what there is.
+    """
 
     app: Callable[..., Iterable[bytes]]
     endpoint: str = ""
     every: int = 0
     slow: float = 0.0
+    answers: list[tuple[str, str]] = field(default_factory=list)
+    overwrites: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
     failed: int = 0
     _count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -46,14 +56,35 @@ class Server:
         time.sleep(self.slow)
         if self.every and number % self.every == 0:
             self.failed += 1
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(_SLOW_DOWN)))])
-            return [_SLOW_DOWN]
+            return _refused(environ, start, *_SLOW_DOWN)
+        if "HTTP_IF_NONE_MATCH" in environ:
+            if self.answers:
+                return _refused(environ, start, *self.answers.pop(0))
+            if self.overwrites:
+                del environ["HTTP_IF_NONE_MATCH"]
         return self.app(environ, start)
+
+    def behave(self) -> None:
+        """Misbehave no more, and forget what was asked."""
+        self.every, self.slow, self.overwrites = 0, 0.0, False
+        self.answers.clear()
+        self.asked.clear()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the environment of a client has to hold."""
+        return {**SETTINGS, "AWS_ENDPOINT_URL": self.endpoint}
 
     def count(self, method: str, part: str = "") -> int:
         """Count the requests of a method whose path has a part."""
         return sum(m == method and part in path for m, path in self.asked)
+
+
+def _refused(environ: dict[str, Any], start: Callable[..., Any], status: str, code: str) -> Iterable[bytes]:
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    content = f"<Error><Code>{code}</Code></Error>".encode()
+    start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))])
+    return [content]
 
 
 @contextmanager
@@ -77,8 +108,30 @@ def close() -> None:
     kind = fsspec.get_filesystem_class("s3")
     for opened in list(kind._cache.values()):
         if opened._s3 is not None:  # s3fs's own way hands it to a loop that does not run
-            fsspec.asyn.sync(fsspec.asyn.get_loop(), opened._s3.__aexit__, None, None, None)
+            loop = zarr.core.sync._get_loop() if opened.asynchronous else fsspec.asyn.get_loop()
+            fsspec.asyn.sync(loop, opened._s3.__aexit__, None, None, None)
     kind.clear_instance_cache()
+
+
+@contextmanager
+def bucket(settings: Mapping[str, str], test: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make a bucket of a test's own at the server that settings of the environment name; yield a URL in it."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    close()
+    name = f"{BUCKET}-{abs(hash(test))}"
+    fsspec.filesystem("s3").mkdir(name)
+    try:
+        yield f"s3://{name}/lab"
+    finally:
+        close()
+
+
+def put_frames(folder: Path, url: str) -> None:
+    """Put what lies in a folder under a URL."""
+    remote = Remote(url)
+    for path in sorted(folder.iterdir()):
+        remote.put(path.name, path.read_bytes())
 
 
 if __name__ == "__main__":

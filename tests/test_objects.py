@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -24,7 +24,7 @@ from nightisp.pipeline import NAMES
 from nightisp.remote import Remote
 from nightisp.store import Store
 from tests.frames import CLASSICAL, write_frames
-from tests.s3 import BUCKET, SETTINGS, Server, close, serving
+from tests.s3 import Server, bucket, close, put_frames, serving
 from tests.terminal import Terminal, render
 
 REPOSITORY = Path(__file__).parents[1]
@@ -52,16 +52,11 @@ def one_server() -> Iterator[Server]:
 @pytest.fixture
 def s3(one_server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a bucket of this test's own."""
-    for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": one_server.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    close()
-    one_server.every, one_server.slow = 0, 0.0
-    bucket = f"{BUCKET}-{abs(hash(request.node.name))}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    one_server.asked.clear()
-    yield f"s3://{bucket}/lab"
-    one_server.every, one_server.slow = 0, 0.0
-    close()
+    one_server.behave()
+    with bucket(one_server.settings, request.node.name, monkeypatch) as url:
+        one_server.asked.clear()
+        yield url
+        one_server.behave()
 
 
 @pytest.fixture
@@ -120,6 +115,25 @@ def test_it_is_not_there_until_its_root_is_written(s3: str, monkeypatch: pytest.
     assert store.holds("denoise", KEY)
 
 
+def test_the_objects_of_an_artifact_are_written_together(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, put, all_four, full = ObjectStore(s3), Remote.put, threading.Barrier(4), threading.Event()
+
+    def together(self: Remote, name: str, content: bytes) -> None:
+        if not name.endswith(".zarr/zarr.json"):
+            all_four.wait(20)
+        if full.is_set() and "preview/c" in name:
+            raise StoreError("no room")
+        put(self, name, content)
+
+    monkeypatch.setattr(Remote, "put", together)
+    store.write("denoise", KEY, mosaic(), PREVIEW, {})
+    assert store.holds("denoise", KEY)
+    full.set()
+    with pytest.raises(StoreError, match="no room"):
+        store.write("tone", KEY, mosaic(), PREVIEW, {})
+    assert len(Remote(f"{s3}/tone/{KEY}.zarr").find()) == 3  # the others, but not the root
+
+
 @pytest.mark.parametrize("harm", ["lost", "cut", "of another", "attributes"])
 def test_what_is_damaged_is_found(s3: str, harm: str) -> None:
     store, there = ObjectStore(s3), Remote(f"{s3}/denoise/{KEY}.zarr")
@@ -172,6 +186,55 @@ def test_what_cannot_be_is_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NIGHTISP_LEASE", "never")
     with pytest.raises(StoreError, match="NIGHTISP_LEASE=never"):
         open_store(s3)
+
+
+def test_one_of_many_creates_an_object(s3: str) -> None:
+    remote, together, names = Remote(s3), threading.Barrier(8), [f"name{number}" for number in range(20)]
+
+    def work(number: int) -> list[str]:
+        won = []
+        for name in names:
+            together.wait(60)
+            if remote.create(name, b"%d" % number):
+                won.append(name)
+        return won
+
+    with ThreadPoolExecutor(8) as threads:
+        won = dict(enumerate(threads.map(work, range(8))))
+    assert sorted(name for of_one in won.values() for name in of_one) == sorted(names)
+    assert all(remote.get(name) == b"%d" % number for number, of_one in won.items() for name in of_one)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_servers_answer_to_creation(s3: str, one_server: Server) -> None:
+    """Amazon's says which condition failed, and that another request was under way; others only that one failed."""
+    remote = Remote(s3)
+    one_server.answers = [("409 Conflict", "ConditionalRequestConflict")]
+    assert remote.create("one", b"1")
+    assert not remote.create("one", b"2")
+    one_server.answers = 2 * [("412 Precondition Failed", "PreconditionFailed")]
+    assert not remote.create("one", b"3")
+    assert len(one_server.answers) == 1
+    assert remote.get("one") == b"1"
+
+
+@pytest.mark.parametrize("way", ["overwrites", "says so"])
+def test_a_server_that_creates_nothing_exclusively_is_refused(s3: str, one_server: Server, way: str) -> None:
+    if way == "overwrites":
+        one_server.overwrites = True
+    else:
+        one_server.answers = [("501 Not Implemented", "NotImplemented")]
+    store = ObjectStore(s3)
+    with pytest.raises(StoreError, match=f"{s3}: the server .*If-None-Match.*use another server") as refused:
+        store.claim(KEY)
+    assert not refused.value.transient
+    assert not one_server.count("PUT", ".leases")
+    one_server.overwrites = False
+    one_server.asked.clear()
+    for key in (KEY, KEY[::-1]):  # asked once
+        store.claim(key).release()
+    assert one_server.count("PUT", "store.json") == (1 if way == "overwrites" else 2)
+    assert one_server.count("PUT", ".leases") == 2
 
 
 def test_one_at_a_time_holds_a_lease(s3: str) -> None:
@@ -273,17 +336,22 @@ def test_the_flow_gives_the_same_bits_from_a_url(
 
 
 def test_two_hosts_compute_nothing_twice(s3: str, tmp_path: Path, one_server: Server) -> None:
-    write_frames(tmp_path / "data", 6)
-    hosts = [_host(tmp_path, s3, number) for number in range(3)]
-    told = [json.loads(host.communicate(timeout=240)[0]) for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0, 0]
+    hosts_compute_nothing_twice(s3, tmp_path, hosts=3, frames=6)
+    roots = [path for method, path in one_server.asked if method == "PUT" and path.endswith(".zarr/zarr.json")]
+    assert len(roots) == 6 * len(NAMES)
+
+
+def hosts_compute_nothing_twice(url: str, folder: Path, hosts: int, frames: int) -> None:
+    """Let several processes work on one store at once, and see what each computed."""
+    write_frames(folder / "data", frames)
+    started = [_host(folder, url, number) for number in range(hosts)]
+    told = [json.loads(host.communicate(timeout=240)[0]) for host in started]
+    assert [host.returncode for host in started] == [0] * hosts
     did = [
         (f["frame"], stage, what) for report in told for f in report["frames"] for stage, what in f["stages"].items()
     ]
     computed = [(frame, stage) for frame, stage, what in did if what == "computed"]
-    assert len(set(computed)) == len(computed) == 6 * len(NAMES)
-    roots = [path for method, path in one_server.asked if method == "PUT" and path.endswith(".zarr/zarr.json")]
-    assert len(roots) == len(computed)
+    assert len(set(computed)) == len(computed) == frames * len(NAMES)
 
 
 def test_a_host_that_vanishes_delays_its_frames_only(s3: str, tmp_path: Path) -> None:
@@ -324,13 +392,6 @@ def _plans(folder: Path, store: str) -> list[Any]:
 
     settings = tuple(CLASSICAL_SETTINGS[1::2])
     return list(begin(Options(inputs=(folder / "data",), store=store, settings=settings, output=folder / "o"))[2].plans)
-
-
-def put_frames(folder: Path, url: str) -> None:
-    """Put what lies in a folder under a URL."""
-    remote = Remote(url)
-    for path in sorted(folder.iterdir()):
-        remote.put(path.name, path.read_bytes())
 
 
 def test_raws_come_from_a_url_and_follow_it(

@@ -13,16 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from distributed import Client
 
 from flows import runners
 from nightisp.errors import RunnerError
-from nightisp.remote import Remote
 from tests.cluster import REPOSITORY, Cluster, cluster
 from tests.frames import CLASSICAL, write_frame, write_frames
-from tests.s3 import BUCKET, SETTINGS, Server, close, serving
+from tests.s3 import Server, bucket, put_frames, serving
 from tests.terminal import Terminal, render
 
 PLAIN = tuple(
@@ -125,31 +123,25 @@ def test_without_an_address_workers_are_started_here(nightisp: Terminal, tmp_pat
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Server]]:
-    with serving() as server:
-        for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        close()
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        yield f"s3://{BUCKET}", server
-        close()
+    with serving() as server, bucket(server.settings, __name__, monkeypatch) as url:
+        yield url, server
 
 
 def test_a_worker_is_killed_and_the_object_store_fails(
     s3: tuple[str, Server], nightisp: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers see nothing but a bucket; one is killed as it computes, each ninth request fails, all are slow."""
-    bucket, server = s3
+    url, server = s3
     monkeypatch.setenv("NIGHTISP_LEASE", "4")
     for number in range(4):
         write_frame(tmp_path / "data" / f"frame{number}.dng", number, height=160, width=240)
     render(nightisp, *PNG, "--store", "here", "--output", "of-here")
-    for path in (tmp_path / "data").iterdir():
-        Remote(f"{bucket}/raws").put(path.name, path.read_bytes())
+    put_frames(tmp_path / "data", f"{url}/raws")
     server.every, server.slow = 9, 0.005
     offered = {f"gpu{n}": "GPU=1" for n in range(4)}
     with cluster(tmp_path / "cluster", offered, NIGHTISP_CACHE=str(tmp_path / "elsewhere")) as workers:
         command = [sys.executable, "-c", "from nightisp.cli import main; main()", "flow", "run", "--json", *PNG]
-        where = ["--input", f"{bucket}/raws", "--store", f"{bucket}/store", "--output", "of-there"]
+        where = ["--input", f"{url}/raws", "--store", f"{url}/store", "--output", "of-there"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NIGHTISP_CACHE": str(tmp_path / "cache")}
         full = [*command, *where, "--runner", "dask", "--address", workers.address]
         with subprocess.Popen(full, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as run:

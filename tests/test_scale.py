@@ -6,15 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from nightisp.remote import Remote
 from tests.cluster import REPOSITORY, cluster
 from tests.frames import CLASSICAL, write_frames
 from tests.postgres import postgres, programs
 from tests.prefect_server import standing
-from tests.s3 import BUCKET, SETTINGS, close, serving
+from tests.s3 import bucket, put_frames, serving
 
 PLAIN = [f"{stage}.{name}={value}" for stage, values in CLASSICAL.items() for name, value in values.items()]
 
@@ -27,24 +25,17 @@ pytestmark = [
 def test_a_lab_renders_what_one_machine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_frames(tmp_path / "here", 5)
     settings = [*PLAIN, "export.format=png"]
-    with postgres() as database, serving() as bucket:
-        variables = {**SETTINGS, "AWS_ENDPOINT_URL": bucket.endpoint}
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        close()
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        for path in (tmp_path / "here").iterdir():
-            Remote(f"s3://{BUCKET}/raws").put(path.name, path.read_bytes())
-        close()
+    with postgres() as database, serving() as objects, bucket(objects.settings, __name__, monkeypatch) as url:
+        put_frames(tmp_path / "here", f"{url}/raws")
         (tmp_path / "prefect").mkdir()
-        variables |= {"NIGHTISP_CACHE": str(tmp_path / "cache")}
+        variables = {**objects.settings, "NIGHTISP_CACHE": str(tmp_path / "cache")}
         connection = {"PREFECT_API_DATABASE_CONNECTION_URL": database.url}
         offered = {"gpu0": "GPU=1", "cpu0": "CPU=1"}
         with (
             standing(tmp_path / "prefect", **variables, **connection) as server,
             cluster(tmp_path / "cluster", offered) as workers,
         ):
-            where = ["--input", f"s3://{BUCKET}/raws", "--store", f"s3://{BUCKET}/store", "--output", "there"]
+            where = ["--input", f"{url}/raws", "--store", f"{url}/store", "--output", "there"]
             how = ["--runner", "dask", "--address", workers.address, "--batch", "2", "--pool", "lab"]
             words = [word for setting in settings for word in ("--set", setting)]
             deployed = server.command(tmp_path, "flow", "deploy", "--deployment", "lab", *where, *how, *words)
@@ -86,7 +77,6 @@ def test_a_lab_renders_what_one_machine_does(tmp_path: Path, monkeypatch: pytest
                 *words,
             )
             assert local.returncode == 0, local.stderr
-        close()
     pictures = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.png")} for name in ("there", "one")]
     assert len(pictures[0]) == 5
     assert pictures[0] == pictures[1]
