@@ -44,7 +44,7 @@ from nightisp.noise import add_noise
 from nightisp.pipeline import NAMES
 
 ROOT = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import main; main()"
+MAIN = "from nightisp.cli import program; program()"
 NETWORKS = {"denoise": "denoise_unet", "refine": "mwispnet", "super_resolution": "hat"}
 CHANNELS = {"denoise": 4, "refine": 3, "super_resolution": 3}
 SAMPLES = {"denoise": 1 / 4, "refine": 1, "super_resolution": 1 / 16}  # that the network sees, for each photosite

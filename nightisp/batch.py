@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import fnmatch
 import threading
@@ -70,6 +71,7 @@ def prepare(
     frames: str = "*",
     until: str = NAMES[-1],
     naming: Naming | None = None,
+    computes: bool = False,
 ) -> Batch:
     """Find the pictures, look into each, and plan those that can be developed up to a stage.
 
@@ -80,6 +82,8 @@ def prepare(
     ----------
     naming
         How pictures are called; None: as their frames.
+    computes
+        Whether this process will compute what is lacking: networks are then fetched while raws are decoded.
 
     Raises
     ------
@@ -93,7 +97,13 @@ def prepare(
     ingest = PIPELINE[0]
 
     def must_decode(source: sources.Source) -> bool:
-        return not engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name])
+        if engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name]):
+            return False
+        if computes:
+            with contextlib.suppress(NightispError):  # told when the picture's turn comes
+                plan = engine.plan(source, tree, until)
+                engine.fetch(plan, engine.status(plan, until))
+        return True
 
     looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
     planned, refused, photosites = (

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def _state(path: Path) -> object:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
-_FUNCTIONS = {"header": libraw.header, "decode": decode, "facts": facts}
+_FUNCTIONS: dict[str, Callable[[Path, libraw.Room], object]] = {
+    "header": libraw.header,
+    "decode": decode,
+    "facts": facts,
+}
 _OPENING = 512 * 2**20
 _PER_PHOTOSITE = 32
 """Bytes: LibRaw holds a sensor's samples up to twice, a linear DNG's of four colors, and their copy comes on top."""

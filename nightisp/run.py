@@ -162,6 +162,7 @@ def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
         frames=options.frames,
         until=options.until,
         naming=Naming(options.name, options.look),
+        computes=options.runner == "threads",
     )
     return engine, tree, batch
 

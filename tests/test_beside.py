@@ -27,7 +27,16 @@ def test_whatever_is_removed_and_looked_at_beside_a_run_its_pictures_are_right(
 ) -> None:
     write_frames(tmp_path / "data", 12)
     nightisp("flow", "run", "--engine", "local", "--store", "undisturbed", "--output", "right", *SET)
-    command = [sys.executable, "-c", "from nightisp.cli import main; main()", "flow", "run", "--engine", "local", *SET]
+    command = [
+        sys.executable,
+        "-c",
+        "from nightisp.cli import program; program()",
+        "flow",
+        "run",
+        "--engine",
+        "local",
+        *SET,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NIGHTISP_STORE": str(tmp_path / "store")}
     run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     removed = rounds = 0

@@ -20,7 +20,7 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"] 
 MODULES = {
     "prefect": ["-m", "prefect"],
     "dask": ["-m", "dask"],
-    "nightisp": ["-c", "from nightisp.cli import main; main()"],
+    "nightisp": ["-c", "from nightisp.cli import program; program()"],
 }
 COMMANDS = {name: shlex.split(s["command"]) for name, s in OURS.items() if isinstance(s["command"], str)}
 

@@ -21,7 +21,7 @@ from nightisp.pipeline import NAMES
 from tests.frames import write_frames
 
 REPOSITORY = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import main; main()"
+MAIN = "from nightisp.cli import program; program()"
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
 
 pytestmark = pytest.mark.server

@@ -370,7 +370,7 @@ def _host(folder: Path, store: str, number: int, **variables: str) -> subprocess
     command = [
         sys.executable,
         "-c",
-        "from nightisp.cli import main; main()",
+        "from nightisp.cli import program; program()",
         "flow",
         "run",
         "--engine",

@@ -140,7 +140,7 @@ def test_a_worker_is_killed_and_the_object_store_fails(
     server.every, server.slow = 9, 0.005
     offered = {f"gpu{n}": "GPU=1" for n in range(4)}
     with cluster(tmp_path / "cluster", offered, NIGHTISP_CACHE=str(tmp_path / "elsewhere")) as workers:
-        command = [sys.executable, "-c", "from nightisp.cli import main; main()", "flow", "run", "--json", *PNG]
+        command = [sys.executable, "-c", "from nightisp.cli import program; program()", "flow", "run", "--json", *PNG]
         where = ["--input", f"{url}/raws", "--store", f"{url}/store", "--output", "of-there"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NIGHTISP_CACHE": str(tmp_path / "cache")}
         full = [*command, *where, "--runner", "dask", "--address", workers.address]

@@ -83,8 +83,9 @@ def _retouched(pixels: Samples, reduction: int, params: RefineParams, networks: 
 def _weights(params: RefineParams) -> tuple[str, ...]:
     if params.method == "none":
         return ()
-    replaced = params.binned and params.draft_weights is not None and params.weights == SHIPPED
-    return (params.draft_weights if replaced else params.weights,)
+    if params.binned and params.draft_weights and params.weights == SHIPPED:
+        return (params.draft_weights,)
+    return (params.weights,)
 
 
 STAGE = Stage(
