@@ -45,7 +45,8 @@ def test_stages(offered: Offered) -> None:
     assert offered("nightisp flow run --until ") == list(NAMES)
     assert offered("nightisp stage run de") == ["denoise", "demosaic"]
     assert offered("nightisp cache show --stage exp") == ["export"]
-    assert offered("nightisp train ") == ["denoise", "white_balance", "refine", "super_resolution"]
+    assert offered("nightisp train ") == ["denoise", "white_balance", "refine", "super_resolution", "draft"]
+    assert offered("nightisp weights import ") == ["denoise", "white_balance", "refine", "super_resolution"]
 
 
 def test_parameters_and_their_values(offered: Offered) -> None:
