@@ -6,7 +6,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from nightisp.remote import is_url
+from nightisp.remote import as_path, is_url
 
 MARKS = ("dvc.yaml", "params.yaml")
 
@@ -29,7 +29,7 @@ def store_location(given: str | Path | None = None) -> str:
     Here is the project's folder, or this one.
     """
     chosen = given or os.environ.get("NIGHTISP_STORE") or outermost(root() or Path.cwd()) / "artifacts"
-    return str(chosen) if is_url(chosen) else str(Path(chosen).absolute())
+    return str(chosen) if is_url(chosen) else str(as_path(chosen).absolute())
 
 
 def weights_folders(given: Path | None = None) -> tuple[Path, ...]:

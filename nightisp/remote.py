@@ -10,7 +10,9 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import url2pathname
 
 from nightisp.errors import StoreError
 
@@ -28,6 +30,8 @@ _S3 = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 
+_FILE = "file://"
+
 _THERE = ("PreconditionFailed", "412")
 """What S3 servers answer when an object that they are to create is there; s3fs knows only how Amazon words it."""
 
@@ -38,8 +42,15 @@ T = TypeVar("T")
 
 
 def is_url(location: object) -> bool:
-    """Tell whether a location is a URL, not a path of this machine."""
-    return isinstance(location, str) and "://" in location
+    """Tell whether a location is a URL of something else than this machine's files."""
+    return isinstance(location, str) and "://" in location and not location.startswith(_FILE)
+
+
+def as_path(location: str | Path) -> Path:
+    """Return the path that a location names which is no URL, or one of this machine's files (`file:///nights`)."""
+    if isinstance(location, str) and location.startswith(_FILE):
+        return Path(url2pathname(location.removeprefix(_FILE)))
+    return Path(location)
 
 
 class Remote:

@@ -17,7 +17,7 @@ from nightisp.errors import NightispError, RawFileError, RawFileNotFoundError
 from nightisp.publish import is_published
 from nightisp.raw import RawSummary, inspect
 from nightisp.refusals import readable
-from nightisp.remote import is_url
+from nightisp.remote import as_path, is_url
 
 _DECODABLE = """
 3fr ari arw bay cap cr2 cr3 crw cs1 dc2 dcr dng drf dsc eip erf fff iiq k25 kc2 kdc mdc mef mfw mos mrw nef nrw obm
@@ -83,7 +83,7 @@ def find(inputs: Sequence[str | Path], *, recursive: bool = False, exclude: Sequ
     """
     found: dict[str, Path] = {}
     for given in inputs:
-        path = mirror.local(str(given), _is_wanted, recursive=recursive) if is_url(given) else Path(given)
+        path = mirror.local(str(given), _is_wanted, recursive=recursive) if is_url(given) else as_path(given)
         if os.path.isdir(path):  # noqa: PTH112, is_dir() raises what a name too long makes
             candidates = list(_candidates(path, recursive, {folder.resolve() for folder in exclude}, set()))
             if not candidates:

@@ -122,14 +122,14 @@ def _values(
 ) -> dict[str, Any]:
     """Return what the form is filled in with, paths in full, after all of it was checked as for a run."""
     from nightisp.project import params_file, store_location
-    from nightisp.remote import is_url
+    from nightisp.remote import as_path, is_url
     from nightisp.run import Options, check_settings
 
     options = Options(store=store, params=params, look=look, name=name, settings=tuple(settings or ()), device=device)
     check_settings(options)
     used = params_file(params)
     return {
-        "inputs": [given if is_url(given) else str(Path(given).absolute()) for given in inputs or ["data"]],
+        "inputs": [given if is_url(given) else str(as_path(given).absolute()) for given in inputs or ["data"]],
         "output": str((output or Path("output")).absolute()),
         "look": look or "(none)",
         "draft": draft,
