@@ -42,7 +42,7 @@ def call(root: Path, command: str) -> str:
     }
     environment.pop("NIGHTISP_STORE", None)
     done = subprocess.run(
-        ["bash", "-ec", command], cwd=root, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-ec", command], cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=400
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
