@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -96,10 +97,14 @@ def open_engine(store: str | Path | None, weights: Path | None, device: str, mem
     memory
         Bytes for all pictures in flight; a quarter of them is what the features of a network's tiles may take.
     """
-    engine = _engine(store_location(store), weights_folders(weights), device)
+    with _OPENING:  # two engines of one store would not know of each other's writes
+        engine = _engine(store_location(store), weights_folders(weights), device)
     if memory is not None:
         engine.networks.limit(memory // 4)
     return engine
+
+
+_OPENING = threading.Lock()
 
 
 @cache

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nightisp import run as run_module
 from nightisp.batch import BYTES_PER_PHOTOSITE, Batch, FrameResult, Stop, perform, prepare, render_all, render_frame
 from nightisp.engine import Engine, Plan
 from nightisp.errors import StageError
@@ -146,3 +148,17 @@ def test_levels_that_make_no_picture_are_refused_in_preflight(tmp_path: Path) ->
     for plan in prepare(engine, {"ingest": {"black_level": 0}}, [raws]).plans:
         perform(engine, plan, "ingest", None)
     assert refused({"ingest": {"black_level": 0}}) == {}  # told from the store now
+
+
+def test_threads_that_open_a_store_at_once_have_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two would wait for its own writes only, and miss what the other has under way."""
+    real = run_module.open_store
+
+    def slow(location: str) -> Store:
+        time.sleep(0.1)
+        return real(location)
+
+    monkeypatch.setattr(run_module, "open_store", slow)
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(lambda _: open_engine(tmp_path / "store", None, "cpu"), range(4)))
+    assert len({id(engine) for engine in engines}) == 1
