@@ -3,7 +3,7 @@
 stages      seconds, megapixels/s, achieved FLOP/s and peak memory of every stage, each in a process of its own
 networks    each network against the plain way of its paper's release, side by side in one process
 programs    the whole pipeline against rawpy, darktable and RawTherapee on the same raw
-changes     one raw cold, after a change of gamma, wholly cached, and as a draft
+changes     one raw cold, after a change of gamma, wholly cached, and as a draft (of three the middle one)
 sizes       a cold run against megapixels
 frames      1, 10 and 100 frames, cold and cached, with and without Prefect
 throughput  pictures a second once all is warm, at 12 and 24 megapixels
@@ -178,14 +178,14 @@ def changes(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
     cold = render(work, raw)
     gamma = render(work, raw, "--set=tone.gamma=2.8")
     cached = render(work, raw, "--set=tone.gamma=2.8")
-    draft = render(work, raw, "--draft", store="drafts")
+    drafts = [render(work, raw, "--draft", store=f"drafts{number}")["wall_seconds"] for number in range(3)]
     reached = NAMES[NAMES.index("tone") :]
     found = {
         "cold": cold["wall_seconds"],
         "gamma": gamma["wall_seconds"],
         "gamma_expected": sum(cold["frames"][0]["seconds"][stage] for stage in reached),
         "cached": cached["wall_seconds"],
-        "draft": draft["wall_seconds"],
+        "draft": sorted(drafts)[1],
     }
     for name, seconds in found.items():
         print(f"| {name.replace('_', ', ')} | {seconds:.2f} s | {seconds / found['cold']:.3f} of cold |", flush=True)

@@ -41,7 +41,7 @@ def develop(
         str, _shown("Look", "Parameters under a name, laid over those of the params file.", enum=list(_LOOKS))
     ] = NO_LOOK,
     draft: Annotated[
-        bool, _shown("Draft", "A quarter of width and height in a tenth of the time: to try something.")
+        bool, _shown("Draft", "A quarter of width and height in about a tenth of the time: to try something.")
     ] = False,
     settings: Annotated[
         list[_Setting],

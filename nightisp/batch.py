@@ -97,13 +97,12 @@ def prepare(
     ingest = PIPELINE[0]
 
     def must_decode(source: sources.Source) -> bool:
-        if engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name]):
-            return False
-        if computes:
+        held = engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name])
+        if computes and not (held and engine.store.is_shared):  # to ask elsewhere takes its time
             with contextlib.suppress(NightispError):  # told when the picture's turn comes
                 plan = engine.plan(source, tree, until)
                 engine.fetch(plan, engine.status(plan, until))
-        return True
+        return not held
 
     looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
     planned, refused, photosites = (
