@@ -81,7 +81,7 @@ def run(
     batch: BatchOption = 1,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into sub-folders.")] = False,
     draft: Annotated[
-        bool, typer.Option("--draft", help="A quarter of width and height in about a tenth of the time, to output/draft.")
+        bool, typer.Option("--draft", help="A quarter of width and height, in about a tenth of the time.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run, and why.")] = False,
     verbose: VerboseOption = False,
