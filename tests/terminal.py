@@ -11,6 +11,9 @@ import pytest
 
 from nightisp import cli
 
+PROGRAM = [sys.executable, "-c", "from nightisp.cli import program; program()"]
+"""The command line as a process of its own."""
+
 
 @dataclass
 class Done:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.frames import CLASSICAL, write_frame, write_frames
-from tests.terminal import Terminal, render
+from tests.terminal import PROGRAM, Terminal, render
 
 REPOSITORY = Path(__file__).parents[1]
 SETTINGS = [f"{stage}.{name}={value}" for stage, values in CLASSICAL.items() for name, value in values.items()]
@@ -28,9 +27,7 @@ def test_whatever_is_removed_and_looked_at_beside_a_run_its_pictures_are_right(
     write_frames(tmp_path / "data", 12)
     nightisp("flow", "run", "--engine", "local", "--store", "undisturbed", "--output", "right", *SET)
     command = [
-        sys.executable,
-        "-c",
-        "from nightisp.cli import program; program()",
+        *PROGRAM,
         "flow",
         "run",
         "--engine",

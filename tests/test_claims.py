@@ -16,6 +16,7 @@ import pytest
 from nightisp import claims
 from nightisp.pipeline import NAMES
 from tests.frames import CLASSICAL, nobody, write_frames
+from tests.terminal import PROGRAM
 
 REPOSITORY = Path(__file__).parents[1]
 KEY = "ab" * 32
@@ -124,7 +125,7 @@ def test_without_locks_every_claim_is_granted(tmp_path: Path, monkeypatch: pytes
 def test_two_runs_at_once_compute_nothing_twice(tmp_path: Path) -> None:
     frames = 8
     write_frames(tmp_path / "in", frames)
-    command = [sys.executable, "-c", "from nightisp.cli import program; program()", "flow", "run", "--engine", "local"]
+    command = [*PROGRAM, "flow", "run", "--engine", "local"]
     command += ["--device", "cpu", "--json", "--input", str(tmp_path / "in"), "--store", str(tmp_path / "store")]
     for stage, values in CLASSICAL.items():
         command += [word for name, value in values.items() for word in ("--set", f"{stage}.{name}={value}")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from nightisp.remote import Remote
 from nightisp.store import Store
 from tests.frames import CLASSICAL, write_frames
 from tests.s3 import Server, bucket, close, put_frames, serving
-from tests.terminal import Terminal, render
+from tests.terminal import PROGRAM, Terminal, render
 
 REPOSITORY = Path(__file__).parents[1]
 KEY = "ab" * 32
@@ -368,9 +367,7 @@ def test_a_host_that_vanishes_delays_its_frames_only(s3: str, tmp_path: Path) ->
 
 def _host(folder: Path, store: str, number: int, **variables: str) -> subprocess.Popen[str]:
     command = [
-        sys.executable,
-        "-c",
-        "from nightisp.cli import program; program()",
+        *PROGRAM,
         "flow",
         "run",
         "--engine",

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from nightisp.errors import RunnerError
 from tests.cluster import REPOSITORY, Cluster, cluster
 from tests.frames import CLASSICAL, write_frame, write_frames
 from tests.s3 import Server, bucket, put_frames, serving
-from tests.terminal import Terminal, render
+from tests.terminal import PROGRAM, Terminal, render
 
 PLAIN = tuple(
     word
@@ -140,7 +139,7 @@ def test_a_worker_is_killed_and_the_object_store_fails(
     server.every, server.slow = 9, 0.005
     offered = {f"gpu{n}": "GPU=1" for n in range(4)}
     with cluster(tmp_path / "cluster", offered, NIGHTISP_CACHE=str(tmp_path / "elsewhere")) as workers:
-        command = [sys.executable, "-c", "from nightisp.cli import program; program()", "flow", "run", "--json", *PNG]
+        command = [*PROGRAM, "flow", "run", "--json", *PNG]
         where = ["--input", f"{url}/raws", "--store", f"{url}/store", "--output", "of-there"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NIGHTISP_CACHE": str(tmp_path / "cache")}
         full = [*command, *where, "--runner", "dask", "--address", workers.address]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,19 +12,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nightisp.errors import NoGroundError, ParamsError
+from nightisp.errors import ParamsError
 from nightisp.metrics import ciede2000, psnr, ssim
 from nightisp.models.weights import Compute
 from nightisp.training.loop import Arrays, Metrics
-from nightisp.training.photographs import Photographs, varied
+from nightisp.training.photographs import Photographs
 from nightisp.training.rendering import render_draft
 from nightisp.training.retouching import (
     REDUCTION,
     Array,
     RefineTraining,
     Retouching,
-    cropped,
-    part,
     planes,
     repeated,
 )
@@ -70,17 +67,10 @@ class Drafting(Retouching):
         stands_for = {name: self.networks.library.digest(name) for name in (self.params.denoiser, self.params.teacher)}
         return {"sees": "what tone gives of a binned mosaic", "stands_for": stands_for}
 
-    def pool(self, rng: np.random.Generator) -> list[tuple[Array, Array]]:
-        """Return nights as the first six stages render them, and as they render their drafts."""
-        pairs = []
-        for number in rng.integers(len(self.photographs.training), size=self.params.pictures):
-            photograph = varied(rng, self.photographs.training[number], *self.params.scale)
-            photograph = part(cropped(photograph, REDUCTION), self.params.region, rng)
-            if min(photograph.shape[:2]) < self.params.crop:
-                continue
-            with suppress(NoGroundError):  # a cast may be of no light that the camera's matrix knows
-                pairs.append(self._drawn(photograph, rng))
-        return pairs
+    def pair(self, photograph: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return a night as the first six stages render it in full size, and as they render its draft."""
+        assert self.networks is not None
+        return render_draft(photograph, self.draw_night(rng, photograph), rng, self.networks, self.params.denoiser)
 
     def draw(self, pool: list[tuple[Array, Array]], rng: np.random.Generator) -> Arrays:
         """Return crops of drafts, and of the full size."""
@@ -125,19 +115,6 @@ class Drafting(Retouching):
         names = ("psnr", "ciede2000", "ssim")
         both = (*names, *(f"{name}_of_teacher" for name in names))
         return dict(zip(both, np.mean(rows, axis=0).tolist(), strict=True))
-
-    @cached_property
-    def held_out(self) -> list[tuple[Array, Array]]:
-        """Held-out photographs, three nights each: rendered in full size, and as a draft."""
-        return [
-            self._drawn(photograph, np.random.default_rng((2023, number, night)))
-            for number, photograph in enumerate(self.held_out_photographs)
-            for night in range(3)
-        ]
-
-    def _drawn(self, photograph: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        assert self.networks is not None
-        return render_draft(photograph, self.draw_night(rng, photograph), rng, self.networks, self.params.denoiser)
 
     @cached_property
     def _teacher(self) -> nn.Module:

@@ -98,16 +98,20 @@ class Retouching:
         return network
 
     def pool(self, rng: np.random.Generator) -> list[tuple[Array, Array]]:
-        """Return pictures as the first six stages render them, each with the photograph to be made of it."""
+        """Return pairs of as many photographs as a pool has; those too small for a crop are left out."""
         pairs = []
         for number in rng.integers(len(self.photographs.training), size=self.params.pictures):
-            photograph = cropped(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
-            photograph = part(photograph, self.params.region, rng)
+            photograph = _cropped(varied(rng, self.photographs.training[number], *self.params.scale), REDUCTION)
+            photograph = _part(photograph, self.params.region, rng)
             if min(photograph.shape[:2]) < self.params.crop:
                 continue
             with suppress(NoGroundError):  # a cast may be of no light that the camera's matrix knows
-                pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
+                pairs.append(self.pair(photograph, rng))
         return pairs
+
+    def pair(self, photograph: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return what the network sees of a night that is drawn for a photograph, and what it is to give."""
+        return self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)
 
     def draw(self, pool: list[tuple[Array, Array]], rng: np.random.Generator) -> Arrays:
         """Return crops of rendered pictures, and of the photographs at a quarter of the size."""
@@ -164,18 +168,13 @@ class Retouching:
 
     @cached_property
     def held_out(self) -> list[tuple[Array, Array]]:
-        """Held-out photographs, three nights each: rendered (H, W, 3), and the photograph at a quarter of the size."""
-        pairs = []
-        for number, photograph in enumerate(self.held_out_photographs):
-            for night in range(3):
-                rng = np.random.default_rng((2023, number, night))
-                pairs.append((self.render(photograph, self.draw_night(rng, photograph), rng), _quarter(photograph)))
-        return pairs
-
-    @property
-    def held_out_photographs(self) -> list[Array]:
-        """Held-out photographs at half their size, as the network can take them."""
-        return [cropped(shrunk(pixels, 0.5), 32) for pixels in self.photographs.held_out]
+        """Three nights of each held-out photograph at half its size, as `pair` gives them."""
+        photographs = [_cropped(shrunk(pixels, 0.5), 32) for pixels in self.photographs.held_out]
+        return [
+            self.pair(photograph, np.random.default_rng((2023, number, night)))
+            for number, photograph in enumerate(photographs)
+            for night in range(3)
+        ]
 
 
 @dataclass
@@ -267,14 +266,12 @@ def _begin_as_average(network: Any) -> None:
             level.bias.zero_()
 
 
-def cropped(photograph: Array, multiple: int) -> Array:
-    """Return the part at the top-left whose sides are multiples."""
+def _cropped(photograph: Array, multiple: int) -> Array:
     height, width = (side // multiple * multiple for side in photograph.shape[:2])
     return photograph[:height, :width]
 
 
-def part(photograph: Array, side: int, rng: np.random.Generator) -> Array:
-    """Return a part whose sides are `side` at most, drawn."""
+def _part(photograph: Array, side: int, rng: np.random.Generator) -> Array:
     top, left = (int(rng.integers(max(0, length - side) + 1)) for length in photograph.shape[:2])
     return photograph[top : top + side, left : left + side]
 
