@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -29,34 +28,22 @@ from typing import Any
 import machine
 import numpy as np
 import plain
+import runs
 import torch
 from end_to_end import darktable, rawpy_default, rawtherapee
 from plot import plot
+from runs import ROOT, Figures, render, synthetic, timed
 
-from nightisp.dng import write_dng
-from nightisp.image import CFA, ColorMatrix, Mosaic, Shot
 from nightisp.models.evaluation import prepared, resolved
 from nightisp.models.heap import keep_freed_memory
 from nightisp.models.tiling import Planes, blended, exact
 from nightisp.models.tiling import whole as once
 from nightisp.models.weights import Library
-from nightisp.noise import add_noise
 from nightisp.pipeline import NAMES
 
-ROOT = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import program; program()"
 NETWORKS = {"denoise": "denoise_unet", "refine": "mwispnet", "super_resolution": "hat"}
 CHANNELS = {"denoise": 4, "refine": 3, "super_resolution": 3}
 SAMPLES = {"denoise": 1 / 4, "refine": 1, "super_resolution": 1 / 16}  # that the network sees, for each photosite
-SHOT = Shot(
-    camera="synthetic",
-    iso=1600,
-    as_shot_neutral=(0.6, 1.0, 0.5),
-    noise_profile=((1e-3, 1e-6),),
-    color_matrices=(ColorMatrix(xyz_to_camera=((0.8, -0.2, -0.1), (-0.4, 1.2, 0.2), (0.0, 0.1, 0.6)), illuminant=21),),
-)
-Figures = dict[str, Any]
-DEVICE = "cpu"
 
 
 def main() -> None:
@@ -68,12 +55,12 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=18.0, help="size of the raw (default: 18)")
     parser.add_argument("--json", type=Path, help="where the figures are kept (default: results.json, or one of cuda)")
     options = parser.parse_args()
-    global DEVICE
-    DEVICE = options.device
-    kept = options.json or ROOT / "benchmarks" / ("results.json" if DEVICE == "cpu" else "results-cuda.json")
+    runs.device = options.device
+    on_cpu = options.device == "cpu"
+    kept = options.json or ROOT / "benchmarks" / ("results.json" if on_cpu else "results-cuda.json")
     keep_freed_memory()
     figures = json.loads(kept.read_text()) if kept.is_file() else {}
-    figures["machine"] = {**machine.describe(DEVICE), "ceilings": machine.ceilings(DEVICE)}
+    figures["machine"] = {**machine.describe(runs.device), "ceilings": machine.ceilings(runs.device)}
     say_ceilings(figures["machine"]["ceilings"])
     with tempfile.TemporaryDirectory() as folder:
         for part in options.only or list(PARTS)[:-2]:
@@ -82,7 +69,7 @@ def main() -> None:
             work.mkdir()
             figures[part] = PARTS[part](work, options.megapixels, figures["machine"]["ceilings"])
             kept.write_text(json.dumps(figures, indent=1) + "\n")
-    if DEVICE == "cpu" and {"sizes", "frames"} <= set(figures):
+    if on_cpu and {"sizes", "frames"} <= set(figures):
         plot(figures, ROOT / "docs/images/cost.png")
 
 
@@ -102,7 +89,7 @@ def stages(work: Path, megapixels: float, ceilings: Figures) -> Figures:
         speed = "| |"
         if stage in NETWORKS:
             flops = flops_per_sample(library, stage) * SAMPLES[stage] * megapixels * 1e6
-            share = flops / seconds / ceilings[resolved("auto", DEVICE)]["convolution"]
+            share = flops / seconds / ceilings[resolved("auto", runs.device)]["convolution"]
             row |= {"flops_per_second": flops / seconds, "share_of_ceiling": share}
             speed = f"| {flops / seconds / 1e9:.0f} | {share:.0%}"
         print(f"| {stage} | {seconds:.2f} | {megapixels / seconds:.1f} {speed} | {row['peak_mb']:.0f} |", flush=True)
@@ -117,7 +104,7 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     sizes = {"denoise": (4, 1024, 1024), "refine": (3, 2048, 2048), "super_resolution": (3, 864, 1296)}
     print("| network | ours, s | ours, float32, s | plain, s | ratio | PSNR to plain, dB |\n|---|---|---|---|---|---|")
     for stage, shape in sizes.items():
-        network = library.load(NETWORKS[stage]).to(DEVICE)
+        network = library.load(NETWORKS[stage]).to(runs.device)
         published = plain.as_published(network)
         planes = rng.random(shape).astype(np.float32) * (30 if stage == "denoise" else 1)
 
@@ -223,7 +210,7 @@ def throughput(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
 
 
 def orchestra(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
-    """Develop ten frames of 12 megapixels by the local engine, by Prefect, and in memory without a store."""
+    """Develop ten frames of 12 megapixels, one after another: in memory, by the local engine, by Prefect."""
     folder = work / "raws"
     for number in range(10):
         synthetic(folder / f"frame{number}.dng", 12, seed=number)
@@ -232,12 +219,12 @@ def orchestra(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
         "for raw in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    nightisp.render(raw, weights=sys.argv[2], device=sys.argv[3])"
     )
-    command = [sys.executable, "-c", script, str(folder), str(ROOT / "weights"), DEVICE]
+    command = [sys.executable, "-c", script, str(folder), str(ROOT / "weights"), runs.device]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = {
         "memory": timed(lambda: subprocess.run(command, env=environment, cwd=work, check=True)),
-        "local": timed(lambda: render(work, folder, "--engine=local", store="local")),
-        "prefect": timed(lambda: render(work, folder, "--engine=prefect", store="prefect")),
+        "local": timed(lambda: render(work, folder, "--engine=local", "--workers=1", store="local")),
+        "prefect": timed(lambda: render(work, folder, "--engine=prefect", "--workers=1", store="prefect")),
     }
     for name, seconds in found.items():
         print(f"| {name} | {seconds:.1f} s | {seconds / found['local'] - 1:+.1%} of local |", flush=True)
@@ -275,33 +262,6 @@ def frames(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     return found
 
 
-def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
-    """Write a raw of smooth light and real noise, three by two."""
-    rng = np.random.default_rng(seed)
-    height = round((megapixels * 1e6 / 1.5) ** 0.5 / 4) * 4
-    width = round(height * 1.5 / 4) * 4
-    y, x = (np.linspace(0, 1, side, dtype=np.float32) for side in (height, width))
-    waves = np.outer(np.sin(9 * y) ** 2, np.cos(14 * x) ** 2)
-    light = 0.02 + 0.3 * waves**3 + 0.1 * (rng.random((height, width), np.float32) > 0.999)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noisy = np.minimum(add_noise(light.astype(np.float32), 1e-3, 1e-6, rng), 1)
-    write_dng(Mosaic(noisy, cfa=CFA.RGGB, shot=SHOT), path, black_level=512, white_level=15871, bits=14)
-    return path
-
-
-def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
-    """Run `nightisp flow run` in a process of its own; return its account."""
-    command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
-    command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}", f"--device={DEVICE}"]
-    if not any(setting.startswith("--engine") for setting in settings):
-        command.append("--engine=local")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, *settings], env=environment, cwd=work, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(settings)}: {done.stderr}{done.stdout}")
-    return dict(json.loads(done.stdout))
-
-
 def flops_per_sample(library: Library, stage: str) -> float:
     """Return what a network computes for each sample that it sees, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -311,12 +271,6 @@ def flops_per_sample(library: Library, stage: str) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, CHANNELS[stage], side, side))
     return counter.get_total_flops() / side**2
-
-
-def timed(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
 
 
 def say_ceilings(found: Figures) -> None:

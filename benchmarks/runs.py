@@ -1,0 +1,65 @@
+"""What benchmarks run: raws that are made for them, and the program as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nightisp.dng import write_dng
+from nightisp.image import CFA, ColorMatrix, Mosaic, Shot
+from nightisp.noise import add_noise
+
+ROOT = Path(__file__).parents[1]
+MAIN = "from nightisp.cli import program; program()"
+SHOT = Shot(
+    camera="synthetic",
+    iso=1600,
+    as_shot_neutral=(0.6, 1.0, 0.5),
+    noise_profile=((1e-3, 1e-6),),
+    color_matrices=(ColorMatrix(xyz_to_camera=((0.8, -0.2, -0.1), (-0.4, 1.2, 0.2), (0.0, 0.1, 0.6)), illuminant=21),),
+)
+Figures = dict[str, Any]
+
+device = "cpu"
+"""Where the networks of all runs are, set once by who measures."""
+
+
+def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
+    """Write a raw of smooth light and real noise, three by two."""
+    rng = np.random.default_rng(seed)
+    height = round((megapixels * 1e6 / 1.5) ** 0.5 / 4) * 4
+    width = round(height * 1.5 / 4) * 4
+    y, x = (np.linspace(0, 1, side, dtype=np.float32) for side in (height, width))
+    waves = np.outer(np.sin(9 * y) ** 2, np.cos(14 * x) ** 2)
+    light = 0.02 + 0.3 * waves**3 + 0.1 * (rng.random((height, width), np.float32) > 0.999)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noisy = np.minimum(add_noise(light.astype(np.float32), 1e-3, 1e-6, rng), 1)
+    write_dng(Mosaic(noisy, cfa=CFA.RGGB, shot=SHOT), path, black_level=512, white_level=15871, bits=14)
+    return path
+
+
+def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
+    """Run `nightisp flow run` in a process of its own; return its account."""
+    command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
+    command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}", f"--device={device}"]
+    if not any(setting.startswith("--engine") for setting in settings):
+        command.append("--engine=local")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *settings], env=environment, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(settings)}: {done.stderr}{done.stdout}")
+    return dict(json.loads(done.stdout))
+
+
+def timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
