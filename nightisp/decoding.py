@@ -27,6 +27,8 @@ SECONDS = "NIGHTISP_DECODE_SECONDS"
 """Environment variable: seconds that a file may take, beside one for each megabyte of it."""
 
 _CHILD = "nightisp.decoding_child"
+_PLACES = tuple(sys.path)
+"""Where modules are found. Not asked anew: while a thread imports cv2, a `typing` of its own comes first there."""
 _SECONDS = 120.0
 _MB = 10**6
 _PIPE = 2**20  # bytes, what Linux lets anyone have: fewer switches between the two processes
@@ -119,7 +121,7 @@ def _taken() -> tuple[subprocess.Popen[bytes], bool]:
 
 
 def _begun() -> subprocess.Popen[bytes]:
-    places = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100, '' is the current folder
+    places = [os.path.abspath(place) for place in _PLACES]  # noqa: PTH100, '' is the current folder
     # One thread of BLAS: each asks for address space, which is limited.
     settings = {"PYTHONPATH": os.pathsep.join(places), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(  # noqa: S603 - no shell

@@ -188,6 +188,15 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         inspect(write_frame(tmp_path / "a.dng", 1))
 
 
+def test_what_an_import_puts_first_for_a_while_is_not_for_children(
+    faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "places").mkdir()
+    (tmp_path / "places" / "typing.py").write_text("raise ImportError('another typing')\n")
+    monkeypatch.syspath_prepend(tmp_path / "places")
+    assert decoding.decode(write_frame(tmp_path / "a.dng", 1)).samples is not None
+
+
 def test_names_relative_to_the_folder_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n, folder in enumerate(("one", "two")):
         write_frame(tmp_path / folder / "a.dng", n, height=48 + 2 * n)
