@@ -20,8 +20,9 @@ setup: ## Make .venv with everything that the verbs need (PYTHON=..., TORCH=... 
 run: setup ## Render the raws in data/ into output/ (INPUT=..., OUTPUT=...).
 	$(BIN)/nightisp flow run --input $(INPUT) --output $(OUTPUT) $(ARGS)
 
+# Two at once, a file to each: most of them wait for processes that they started.
 test: setup ## Run the tests.
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 torture: setup ## Kill, starve and mislead it for long: every script in tests/torture.
 	@set -e; for file in tests/torture/[a-z]*.py; do \

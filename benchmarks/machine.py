@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -29,24 +30,45 @@ def ceilings(device: str = "cpu") -> dict[str, dict[str, float]]:
     """
     found: dict[str, dict[str, float]] = {}
     size = 2048 if device == "cpu" else 8192
-    sizes = ((64, 128), (64, 256), (256, 128)) if device == "cpu" else ((64, 1024), (64, 2048), (256, 1024))
     for precision in ("float32", "bfloat16"):
-        dtype = getattr(torch, precision)
-        convolutions = []
-        for features, side in sizes:
-            x = torch.randn(1, features, side, side).to(device, dtype).to(memory_format=torch.channels_last)
-            weight = torch.randn(features, features, 3, 3).to(device, dtype).to(memory_format=torch.channels_last)
-            flops = 2 * 9 * features**2 * side**2
-            convolutions.append(flops / best(lambda x=x, w=weight: F.conv2d(x, w, padding=1)))
-        a = torch.randn(size, size).to(device, dtype)
-        found[precision] = {"convolution": max(convolutions), "matrix": 2 * size**3 / best(lambda a=a: a @ a)}
+        convolution = max(flops / best(call) for flops, call in convolutions(precision, device))
+        a = torch.randn(size, size).to(device, getattr(torch, precision))
+        found[precision] = {"convolution": convolution, "matrix": 2 * size**3 / best(lambda a=a: a @ a)}
     return found
 
 
-def best(call: Callable[[], object], repetitions: int = 5) -> float:
+def convolutions(precision: str, device: str) -> Iterator[tuple[int, Callable[[], object]]]:
+    """Give the convolutions that the ceiling is the best of, each with its FLOP."""
+    dtype = getattr(torch, precision)
+    sizes = ((64, 128), (64, 256), (256, 128)) if device == "cpu" else ((64, 1024), (64, 2048), (256, 1024))
+    for features, side in sizes:
+        x = torch.randn(1, features, side, side).to(device, dtype).to(memory_format=torch.channels_last)
+        weight = torch.randn(features, features, 3, 3).to(device, dtype).to(memory_format=torch.channels_last)
+        yield 2 * 9 * features**2 * side**2, lambda x=x, w=weight: F.conv2d(x, w, padding=1)
+
+
+def share_of_ceiling(
+    call: Callable[[], object], flops: float, precision: str, device: str = "cpu", rounds: int = 5
+) -> tuple[float, float]:
+    """Return the seconds of a call, and its FLOP/s over those of the best convolution: medians of several rounds.
+
+    Both are measured in turn within each round, as a shared machine is not the same machine a minute later.
+    """
+    best(call, 1)
+    seconds, shares = [], []
+    for _ in range(rounds):
+        before = max(work / best(convolution) for work, convolution in convolutions(precision, device))
+        seconds.append(best(call, 1, warm=True))
+        after = max(work / best(convolution) for work, convolution in convolutions(precision, device))
+        shares.append(flops / seconds[-1] / ((before + after) / 2))
+    return median(seconds), median(shares)
+
+
+def best(call: Callable[[], object], repetitions: int = 5, *, warm: bool = False) -> float:
     """Return the seconds of the quickest of several calls, after one that warms up; a card's work is waited for."""
     with torch.inference_mode():
-        call()
+        if not warm:
+            call()
         seconds = []
         for _ in range(repetitions):
             done()

@@ -2,8 +2,9 @@
 
 stages      seconds, megapixels/s, achieved FLOP/s and peak memory of every stage, each in a process of its own
 networks    each network against the plain way of its paper's release, side by side in one process
+warm        seconds of each network once it is loaded, and its share of the ceiling
 programs    the whole pipeline against rawpy, darktable and RawTherapee on the same raw
-changes     one raw cold, after a change of gamma, wholly cached, and as a draft (of three the middle one)
+changes     one raw cold, after a change of gamma, wholly cached, and as a draft: three times, and the middle of each
 sizes       a cold run against megapixels
 frames      1, 10 and 100 frames, cold and cached, with and without Prefect
 throughput  pictures a second once all is warm, at 12 and 24 megapixels
@@ -23,6 +24,7 @@ import tempfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import machine
@@ -108,13 +110,8 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
         published = plain.as_published(network)
         planes = rng.random(shape).astype(np.float32) * (30 if stage == "denoise" else 1)
 
-        def ours(precision: Any, stage: str = stage, network: Any = network, planes: Planes = planes) -> Planes:
-            match stage:
-                case "denoise":
-                    return exact(network, planes, multiple=4, precision=precision)
-                case "refine":
-                    return once(network, planes, multiple=32, scale=Fraction(1, 4), precision=precision)
-            return blended(network, planes, tile=512, overlap=16, multiple=16, scale=4, precision=precision)
+        def as_rendered(precision: Any, stage: str = stage, network: Any = network, planes: Planes = planes) -> Planes:
+            return ours(stage, network, planes, precision)
 
         def as_released(stage: str = stage, published: Any = published, planes: Planes = planes) -> Planes:
             if stage == "super_resolution":
@@ -124,10 +121,10 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
         reference = as_released()  # and warm
         seconds = {
             "plain": timed(as_released),
-            "ours": machine.best(lambda ours=ours: ours("auto"), 2),
-            "float32": timed(lambda ours=ours: ours("float32")),
+            "ours": machine.best(lambda ours=as_rendered: ours("auto"), 2),
+            "float32": timed(lambda ours=as_rendered: ours("float32")),
         }
-        difference = np.mean((ours("auto").astype(np.float64) - reference) ** 2)
+        difference = np.mean((as_rendered("auto").astype(np.float64) - reference) ** 2)
         peak = float(np.abs(planes).max()) if stage == "denoise" else 1.0
         near = float(10 * np.log10(peak**2 / difference))
         found[NETWORKS[stage]] = {**seconds, "ratio": seconds["plain"] / seconds["ours"], "psnr_to_plain": near}
@@ -136,6 +133,24 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
             f"| {seconds['plain'] / seconds['ours']:.1f} | {near:.1f} |",
             flush=True,
         )
+    return found
+
+
+def warm(_work: Path, megapixels: float, _ceilings: Figures) -> Figures:
+    """Run each network on what it sees of the raw, once it is loaded, in turn with the best convolution."""
+    rng, library, found = np.random.default_rng(1), Library([ROOT / "weights"]), {}
+    precision = resolved("auto", runs.device)
+    print("| network | s | GFLOP/s | of the ceiling |\n|---|---|---|---|")
+    for stage, name in NETWORKS.items():
+        side = (megapixels * 1e6 * SAMPLES[stage] / 1.5) ** 0.5
+        planes = rng.random((CHANNELS[stage], round(side / 4) * 4, round(1.5 * side / 4) * 4), np.float32)
+        network = library.load(name).to(runs.device)
+        flops = flops_per_sample(library, stage) * planes[0].size
+        seconds, share = machine.share_of_ceiling(
+            lambda s=stage, n=network, p=planes: ours(s, n, p, "auto"), flops, precision, runs.device
+        )
+        found[name] = {"seconds": seconds, "flops_per_second": flops / seconds, "share_of_ceiling": share}
+        print(f"| {name} | {seconds:.2f} | {flops / seconds / 1e9:.0f} | {share:.0%} |", flush=True)
     return found
 
 
@@ -160,23 +175,28 @@ def programs(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
 
 
 def changes(work: Path, megapixels: float, _ceilings: Figures) -> Figures:
-    """Run one raw cold and again; what a change of gamma costs beside the stages that it reaches."""
-    raw = synthetic(work / "raw.dng", megapixels)
-    cold = render(work, raw)
-    gamma = render(work, raw, "--set=tone.gamma=2.8")
-    cached = render(work, raw, "--set=tone.gamma=2.8")
-    drafts = [render(work, raw, "--draft", store=f"drafts{number}")["wall_seconds"] for number in range(3)]
+    """Run one raw cold and again, three times over: what a change of gamma costs beside the stages that it reaches."""
+    raw, rounds = synthetic(work / "raw.dng", megapixels), list[Figures]()
     reached = NAMES[NAMES.index("tone") :]
-    found = {
-        "cold": cold["wall_seconds"],
-        "gamma": gamma["wall_seconds"],
-        "gamma_expected": sum(cold["frames"][0]["seconds"][stage] for stage in reached),
-        "cached": cached["wall_seconds"],
-        "draft": sorted(drafts)[1],
-    }
-    for name, seconds in found.items():
-        print(f"| {name.replace('_', ', ')} | {seconds:.2f} s | {seconds / found['cold']:.3f} of cold |", flush=True)
-    assert set(gamma["frames"][0]["seconds"]) == set(reached), "a change of gamma reached other stages"
+    for number in range(3):
+        store = f"store{number}"
+        cold, gamma, cached = (
+            render(work, raw, *change, store=store) for change in ((), *[["--set=tone.gamma=2.8"]] * 2)
+        )
+        assert set(gamma["frames"][0]["seconds"]) == set(reached), "a change of gamma reached other stages"
+        draft = render(work, raw, "--draft", store=f"draft{number}")
+        runs_ = {"cold": cold, "gamma": gamma, "cached": cached, "draft": draft}
+        row = {name: report["process_seconds"] for name, report in runs_.items()}
+        row["gamma_expected"] = sum(cold["frames"][0]["seconds"][stage] for stage in reached)
+        row["gamma_stages"] = sum(gamma["frames"][0]["seconds"].values())
+        rounds.append(row)
+        print(", ".join(f"{name.replace('_', ' ')} {seconds:.2f} s" for name, seconds in row.items()), flush=True)
+    found: Figures = {name: median(row[name] for row in rounds) for name in rounds[0]}
+    found["gamma_over_expected"] = median(row["gamma"] / row["gamma_expected"] for row in rounds)
+    found["gamma_over_stages"] = median(row["gamma"] / row["gamma_stages"] for row in rounds)
+    found["draft_over_cold"] = median(row["draft"] / row["cold"] for row in rounds)
+    for name, figure in found.items():
+        print(f"| {name.replace('_', ' ')} | {figure:.3f} |", flush=True)
     return found
 
 
@@ -262,6 +282,16 @@ def frames(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
     return found
 
 
+def ours(stage: str, network: Any, planes: Planes, precision: Any) -> Planes:
+    """Run the network of a stage as the stage does."""
+    match stage:
+        case "denoise":
+            return exact(network, planes, multiple=4, precision=precision)
+        case "refine":
+            return once(network, planes, multiple=32, scale=Fraction(1, 4), precision=precision)
+    return blended(network, planes, tile=512, overlap=16, multiple=16, scale=4, precision=precision)
+
+
 def flops_per_sample(library: Library, stage: str) -> float:
     """Return what a network computes for each sample that it sees, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -281,6 +311,7 @@ def say_ceilings(found: Figures) -> None:
 PARTS: dict[str, Callable[[Path, float, Figures], Figures]] = {
     "stages": stages,
     "networks": networks,
+    "warm": warm,
     "programs": programs,
     "changes": changes,
     "sizes": sizes,

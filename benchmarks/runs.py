@@ -47,16 +47,17 @@ def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
 
 
 def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
-    """Run `nightisp flow run` in a process of its own; return its account."""
+    """Run `nightisp flow run` in a process of its own; return its account, and the seconds that the process took."""
     command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
     command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}", f"--device={device}"]
     if not any(setting.startswith("--engine") for setting in settings):
         command.append("--engine=local")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    begun = time.perf_counter()
     done = subprocess.run([*command, *settings], env=environment, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(settings)}: {done.stderr}{done.stdout}")
-    return dict(json.loads(done.stdout))
+    return {**json.loads(done.stdout), "process_seconds": time.perf_counter() - begun}
 
 
 def timed(call: Callable[[], object]) -> float:

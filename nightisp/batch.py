@@ -19,6 +19,7 @@ from nightisp.image import Shot
 from nightisp.naming import Naming, give_names
 from nightisp.params import Tree
 from nightisp.pipeline import NAMES, PIPELINE, index
+from nightisp.raw import RawSummary
 
 BYTES_PER_PHOTOSITE = 130
 """What a frame takes in memory at its peak, HAT's: at 12 megapixels; larger ones take less (benchmarks/README.md)."""
@@ -75,7 +76,7 @@ def prepare(
 ) -> Batch:
     """Find the pictures, look into each, and plan those that can be developed up to a stage.
 
-    Every file is opened, and decoded too unless the store holds its mosaic, so that all that cannot be taken is
+    Every file is read, and decoded too unless the store holds its mosaic, so that all that cannot be taken is
     named before the first pixel is computed.
 
     Parameters
@@ -96,15 +97,19 @@ def prepare(
         raise RawFileNotFoundError(f"--frames {frames}: matches none of {', '.join(sorted(names.values())[:20])}")
     ingest = PIPELINE[0]
 
-    def must_decode(source: sources.Source) -> bool:
-        held = engine.store.holds(ingest.name, engine.plan(source, tree, ingest.name).keys[ingest.name])
+    def known(source: sources.Source) -> RawSummary | None:
+        key = engine.plan(source, tree, ingest.name).keys[ingest.name]
+        held = engine.store.holds(ingest.name, key)
         if computes and not (held and engine.store.is_shared):  # to ask elsewhere takes its time
             with contextlib.suppress(NightispError):  # told when the picture's turn comes
                 plan = engine.plan(source, tree, until)
                 engine.fetch(plan, engine.status(plan, until))
-        return not held
+        if held:
+            with contextlib.suppress(StoreError):  # gone or damaged since: the raw itself tells
+                return RawSummary.of_artifact(source.path, engine.store.entry(ingest.name, key).attributes["state"])
+        return None
 
-    looked, refusals = sources.preflight({path: names[path] for path in paths}, must_decode)
+    looked, refusals = sources.preflight({path: names[path] for path in paths}, known)
     planned, refused, photosites = (
         list[tuple[Plan, Shot]](),
         [FrameResult(names[r.path], r.path, "failed", error=named(r.path, r.error)) for r in refusals],
@@ -113,24 +118,17 @@ def prepare(
     for source, summary in looked:
         try:
             plan = engine.plan(source, tree, until)
-            shot = summary.shot or _shot_in_store(engine, plan)
             for stage in PIPELINE[: index(until) + 1]:
-                stage.check(shot, plan.params[stage.name])
+                stage.check(summary.shot, plan.params[stage.name])
         except NightispError as error:
             refused.append(FrameResult(source.frame, source.path, "failed", error=named(source.path, error)))
         else:
-            planned.append((plan, shot))
+            planned.append((plan, summary.shot))
             photosites[source.frame] = summary.height * summary.width
     naming = naming or Naming()
     named_sources = give_names((plan.source, naming.name(plan.source.frame, shot)) for plan, shot in planned)
     plans = tuple(replace(plan, source=source) for (plan, _), source in zip(planned, named_sources, strict=True))
     return Batch(plans, tuple(refused), photosites)
-
-
-def _shot_in_store(engine: Engine, plan: Plan) -> Shot:
-    """Read what the store knows of a raw that was ingested before, so that it need not be decoded again."""
-    ingest = PIPELINE[0].name
-    return Shot.model_validate(engine.store.entry(ingest, plan.keys[ingest]).attributes["state"]["shot"])
 
 
 class Stopping(Protocol):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from nightisp.errors import DecoderError, ParamsError
-from nightisp.libraw import Decoded, Header
+from nightisp.libraw import Decoded
 
 SECONDS = "NIGHTISP_DECODE_SECONDS"
 """Environment variable: seconds that a file may take, beside one for each megabyte of it."""
@@ -37,11 +37,6 @@ _LENGTH = struct.Struct("<Q")
 # As many at once as preflight has threads, and no more than there are cores to decode on.
 _AT_ONCE = threading.BoundedSemaphore(max(2, min(4, os.cpu_count() or 1)))
 _idle: list[subprocess.Popen[bytes]] = []
-
-
-def header(path: Path) -> Header:
-    """Do as `nightisp.libraw.header`, in a child process."""
-    return cast("Header", _ask("header", path))
 
 
 def decode(path: Path) -> Decoded:

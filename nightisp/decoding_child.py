@@ -44,7 +44,6 @@ def _state(path: Path) -> object:
 
 
 _FUNCTIONS: dict[str, Callable[[Path, libraw.Room], object]] = {
-    "header": libraw.header,
     "decode": decode,
     "facts": facts,
 }

@@ -125,9 +125,12 @@ class Engine:
         return dict(reversed(status.items()))
 
     def fetch(self, plan: Plan, todo: Mapping[str, str]) -> None:
-        """Begin to load the networks of the stages that are to be computed, by `status`."""
-        stages = (stage for stage in PIPELINE if todo.get(stage.name) == "compute")
-        self.networks.fetch(name for stage in stages for name in stage.weights(plan.params[stage.name]))
+        """Begin to load the networks and modules of the stages that are to be computed, by `status`."""
+        stages = [stage for stage in PIPELINE if todo.get(stage.name) == "compute"]
+        self.networks.fetch(
+            [name for stage in stages for name in stage.weights(plan.params[stage.name])],
+            [name for stage in stages for name in stage.imports],
+        )
 
     def ensure(self, plan: Plan, name: str, *, wait: bool = True) -> tuple[Outcome, ...]:
         """See to it that the store holds the artifact of a stage; compute it, and what it lacks, if it does not.

@@ -271,4 +271,12 @@ def _is_writable(key: str, text: str) -> bool:
     return True
 
 
-EXPORT = Stage(name="export", run=export, takes=DisplayImage, gives=EncodedPicture, params=ExportParams, cite=("srgb",))
+EXPORT = Stage(
+    name="export",
+    run=export,
+    takes=DisplayImage,
+    gives=EncodedPicture,
+    params=ExportParams,
+    cite=("srgb",),
+    imports=("cv2", "exiv2"),
+)

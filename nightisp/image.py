@@ -163,7 +163,12 @@ class Image:
         """Undo `stored` and `state`."""
         whole = stored.dtype == np.uint16
         samples = in_rows(lambda part: part * np.float32(1 / 65535) if whole else part, stored)
-        return cls(samples, **{name: _FROM_JSON[name](value) for name, value in state.items()})
+        return cls(samples, **cls.parsed(state))
+
+    @staticmethod
+    def parsed(state: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of a `state` by name."""
+        return {name: _FROM_JSON[name](value) for name, value in state.items()}
 
     def rounded(self) -> Self:
         """Return the picture as the store would give it back: a hit and a miss have the same bits."""

@@ -32,15 +32,6 @@ _ABOVE_WHITE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What a raw's header tells: the size is that of the visible area."""
-
-    camera: str
-    height: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
 class Decoded:
     """A raw's samples, (H, W), visible area, sensor units, in its own `cfa`; None where only the rest was asked for."""
 
@@ -53,17 +44,6 @@ class Decoded:
 
 def _any_room(_photosites: int) -> None:
     return None
-
-
-def header(path: Path, room: Room = _any_room) -> Header:
-    """Read a raw's header, and see that its samples lie within the file; takes about a millisecond.
-
-    Raises
-    ------
-    RawFileError, UnsupportedSensorError
-    """
-    with _opened(path, room) as (libraw, tags):
-        return Header(exif.camera(tags), libraw.sizes.height, libraw.sizes.width)
 
 
 def decode(path: Path, room: Room = _any_room) -> Decoded:

@@ -17,6 +17,7 @@ from nightisp.shrink import shrunk_to
 
 BRIGHTEST_PERCENTILE = 99.5  # this luminance is shown as 1: lamps may burn out, the street beneath is to be seen
 GAMMA = 2.2
+_JPEG = b"\xff\xd8"
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Y of linear sRGB
 
 
@@ -44,7 +45,7 @@ def shown(image: Image | EncodedPicture, longest: int | None = None) -> tuple[ND
         uint8 (h, w, 3), and a line such as "linear light, 7.1 EV brighter, gamma 2.2, as-shot white balance".
     """
     if isinstance(image, EncodedPicture):
-        return _in_srgb(shrunk_to(_decoded(image.content), longest), space_of(image.content)), "as it is"
+        return _in_srgb(shrunk_to(_decoded(image.content, longest), longest), space_of(image.content)), "as it is"
     if isinstance(image, DisplayImage):
         return orient(_levels(_finite_and_shrunk(image.visible(), longest)), image.shot.orientation), "as it is"
     if isinstance(image, Mosaic):
@@ -107,11 +108,16 @@ def _levels(samples: Samples) -> NDArray[np.uint8]:
     return np.rint(np.clip(samples, 0, 1) * 255).astype(np.uint8)
 
 
-def _decoded(content: bytes) -> NDArray[np.uint8]:
+def _decoded(content: bytes, longest: int | None) -> NDArray[np.uint8]:
     import cv2
 
-    chosen = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), chosen)  # B, G, R
+    sizes = [cv2.IMREAD_COLOR]
+    if longest and content.startswith(_JPEG):  # an eighth is decoded in an eighth of the time, and averaged as well
+        sizes.insert(0, cv2.IMREAD_REDUCED_COLOR_8)
+    for size in sizes:
+        decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), size | cv2.IMREAD_IGNORE_ORIENTATION)  # B, G, R
+        if longest and max(decoded.shape) >= longest:
+            break
     return np.ascontiguousarray(decoded[..., ::-1])
 
 

@@ -42,14 +42,20 @@ class RawFile:
 
 @dataclass(frozen=True, slots=True)
 class RawSummary:
-    """What a look at a raw tells; of a camera's raw, `cfa` and `shot` are None unless it was decoded."""
+    """What a raw is: size and color filter array of its visible area, and what is known of the shot."""
 
     path: Path
-    camera: str
     height: int
     width: int
-    cfa: CFA | None = None
-    shot: Shot | None = None
+    cfa: CFA
+    shot: Shot
+
+    @classmethod
+    def of_artifact(cls, path: Path, state: dict[str, Any]) -> RawSummary:
+        """Return what the mosaic that was made of this raw tells by its `state`, without opening either."""
+        mosaic = Mosaic.parsed(state)
+        window = mosaic["window"]
+        return cls(path, window.height, window.width, mosaic["cfa"], mosaic["shot"])
 
     @property
     def megapixels(self) -> float:
@@ -153,27 +159,16 @@ def linearize(samples: NDArray[Any], black: Levels, white: float) -> Samples:
     return linear
 
 
-def inspect(path: Path, *, decode: bool = False) -> RawSummary:
-    """Look at a raw: what it is and whether it can be developed.
-
-    Without `decode` only the header and the place of the samples are looked at, which takes milliseconds and finds
-    most of what is wrong. Decoding finds the rest: damaged samples, and a sensor that is not Bayer.
+def inspect(path: Path) -> RawSummary:
+    """Look at a raw: decode it, which finds all that may be wrong with it, and say what it is.
 
     Raises
     ------
     RawFileError, UnsupportedSensorError
         As `ingest` does.
     """
-    if not decode and _is_png(path):
-        with readable(path):
-            fields = challenge.Fields(challenge.json_beside(path))
-            cfa, shot = fields.cfa(), fields.shot()
-            return RawSummary(path, shot.camera, *challenge.check(path), cfa, shot)
-    if not decode:
-        header = decoding.header(path)
-        return RawSummary(path, header.camera, header.height, header.width)
     decoded = _decode(path, samples=False)
-    return RawSummary(path, decoded.shot.camera, decoded.height, decoded.width, decoded.cfa, decoded.shot)
+    return RawSummary(path, decoded.height, decoded.width, decoded.cfa, decoded.shot)
 
 
 def _is_png(path: Path) -> bool:

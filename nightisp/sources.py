@@ -181,7 +181,7 @@ def _short_digest(path: Path) -> str:
 
 
 def preflight(
-    names: Mapping[Path, str], decode: Callable[[Source], bool]
+    names: Mapping[Path, str], known: Callable[[Source], RawSummary | None]
 ) -> tuple[list[tuple[Source, RawSummary]], list[Refusal]]:
     """Look at every file before the first pixel is computed: what can be developed, and what cannot and why.
 
@@ -189,8 +189,8 @@ def preflight(
     ----------
     names
         Files as `find` gives them, with the names of their frames as `name_frames` gives them.
-    decode
-        Whether to decode a file too, which finds all that may be wrong; not needed for one that was ingested before.
+    known
+        Tells of a file that was developed before what decoding it would tell; of any other None.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def preflight(
             source = Source(names[path], path, digest(path), url=mirror.origin(path))
             if beside:
                 source = replace(source, overrides=beside.tree, sidecar=beside.path.name)
-            return source, inspect(path, decode=decode(source))
+            return source, known(source) or inspect(path)
         except NightispError as error:
             return error
         except OSError as error:

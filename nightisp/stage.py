@@ -50,7 +50,8 @@ class Stage:
 
     `run` is pure: `run(image, params)`, or `run(image, params, networks)` where `device` is "gpu". It reads no file,
     clock or global, and modifies no input. `weights` names the weights that these params use; their digests enter
-    the key. `check` raises before any pixel is computed if the shot gives the params no ground to work from.
+    the key. `check` raises before any pixel is computed if the shot gives the params no ground to work from. `imports`
+    names the modules that `run` imports at its first call, for whoever has time to do so before.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stage:
     weights: Callable[[Any], tuple[str, ...]] = _no_weights
     check: Callable[[Shot, Any], None] = _nothing_to_check
     cite: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:

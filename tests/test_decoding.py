@@ -67,7 +67,6 @@ def test_the_child_gives_the_same_bits(tmp_path: Path) -> None:
     assert np.array_equal(here.samples, there.samples)
     assert here.samples.dtype == there.samples.dtype
     assert (here.cfa, here.shot) == (there.cfa, there.shot)
-    assert decoding.header(path) == libraw.header(path)
     assert decoding.facts(path) == replace(here, samples=None)
     there.samples[0, 0] = 1  # may be written to, as an array of one's own
 
@@ -115,7 +114,7 @@ def test_a_raw_that_was_looked_at_is_decoded_once(tmp_path: Path, monkeypatch: p
 def test_a_fault_costs_its_file_only(faulty: None, tmp_path: Path, name: str, message: str) -> None:
     bad, good = write_frame(tmp_path / f"{name}.dng", 1), write_frame(tmp_path / "good.dng", 2)
     expected = ingest(RawFile(good), IngestParams()).samples
-    for look in (lambda: inspect(bad), lambda: inspect(bad, decode=True), lambda: ingest(RawFile(bad), IngestParams())):
+    for look in (lambda: inspect(bad), lambda: ingest(RawFile(bad), IngestParams())):
         with pytest.raises(DecoderError, match=rf"{name}\.dng: .*{message}.*[Ll]eave it out") as caught:
             look()
         assert not is_transient(caught.value), "another try would end the same way"
@@ -155,14 +154,14 @@ def test_a_run_goes_on(faulty: None, nightisp: Terminal, tmp_path: Path, monkeyp
 
 def test_children_are_kept_few_and_replaced(faulty: None, tmp_path: Path) -> None:
     path = write_frame(tmp_path / "who.dng", 1)
-    first = decoding.header(path)
-    assert decoding.header(path) == first
-    assert first.height == int(first.camera), "a group of its own, which the terminal's Ctrl-C does not reach"
-    os.kill(int(first.camera), signal.SIGKILL)  # while it waits, as by a system short of memory
-    psutil.wait_procs([psutil.Process(int(first.camera))], timeout=5)
-    assert decoding.header(path).camera != first.camera
+    first = decoding.facts(path)
+    assert decoding.facts(path) == first
+    assert first.height == int(first.shot.camera), "a group of its own, which the terminal's Ctrl-C does not reach"
+    os.kill(int(first.shot.camera), signal.SIGKILL)  # while it waits, as by a system short of memory
+    psutil.wait_procs([psutil.Process(int(first.shot.camera))], timeout=5)
+    assert decoding.facts(path).shot.camera != first.shot.camera
     with ThreadPoolExecutor(12) as pool:
-        seen = {found.camera for found in pool.map(decoding.header, [path] * 60)}
+        seen = {found.shot.camera for found in pool.map(decoding.facts, [path] * 60)}
     assert 1 <= len(seen) <= 4
 
 
@@ -224,7 +223,7 @@ import threading, time
 from pathlib import Path
 from nightisp import decoding
 decoding._CHILD = "tests.faulty_decoder"
-threading.Thread(target=decoding.header, args=(Path({str(path)!r}),), daemon=True).start()
+threading.Thread(target=decoding.facts, args=(Path({str(path)!r}),), daemon=True).start()
 time.sleep(60)
 """
     environment = {**os.environ, decoding.SECONDS: "4", "PYTHONPATH": str(REPOSITORY)}
@@ -250,13 +249,13 @@ import os
 from pathlib import Path
 from nightisp import decoding
 a, b = Path({str(first)!r}), Path({str(second)!r})
-assert decoding.header(a).height == 48
+assert decoding.facts(a).height == 48
 pid = os.fork()
 path, height = (a, 48) if pid else (b, 60)
-assert all(decoding.header(path).height == height for _ in range(50))
+assert all(decoding.facts(path).height == height for _ in range(50))
 if pid:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert decoding.header(b).height == 60
+    assert decoding.facts(b).height == 60
 """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(

@@ -555,11 +555,12 @@ def test_what_cannot_be_written_fails_its_frame_and_no_other(
 
 
 def test_networks_are_fetched_for_what_is_to_be_computed(counted: Counted, tmp_path: Path) -> None:
-    asked: list[set[str]] = []
-    counted.engine.networks.fetch = lambda names: asked.append(set(names))
+    asked: list[tuple[set[str], set[str]]] = []
+    counted.engine.networks.fetch = lambda names, modules: asked.append((set(names), set(modules)))
     write_frame(tmp_path / "in" / "a.dng", 1)
     tree = {"denoise": {"method": "none"}}
     counted.render([tmp_path / "in"], tree, until="denoise")
     counted.render([tmp_path / "in"], tree | {"white_balance": {"method": "fc4", "weights": ["fc4"]}})
     counted.render([tmp_path / "in"], tree | {"white_balance": {"method": "fc4", "weights": ["fc4"]}})
-    assert asked == [set(), {"fc4", "mwispnet", "hat"}, set()]
+    nothing = set[str]()
+    assert asked == [(nothing, nothing), ({"fc4", "mwispnet", "hat"}, {"cv2", "exiv2"}), (nothing, nothing)]

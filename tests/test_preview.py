@@ -163,3 +163,14 @@ def test_input_is_untouched_and_the_result_the_same_again():
 def test_anything_else_is_refused():
     with pytest.raises(TypeError, match="ndarray is no state"):
         preview(np.zeros((2, 2)))
+
+
+def test_a_large_jpeg_is_shown_as_if_every_pixel_were_decoded():
+    y, x = np.mgrid[:2967, :4433].astype(np.float32)  # sides that no eighth divides
+    samples = np.stack([0.5 + 0.4 * np.sin(y / 90), 0.5 + 0.4 * np.cos(x / 130), x / 4433], axis=-1)
+    image = DisplayImage(samples)
+    small = [preview(export(image, ExportParams(format=file))).astype(int) for file in ("jpeg", "png")]
+    assert small[0].shape == small[1].shape == (214, 320, 3)
+    difference = np.abs(small[0] - small[1])  # the last eighth is whole there, half a small pixel too long
+    assert difference.mean() < 2
+    assert difference.max() <= 8

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import tifffile
 
 from nightisp import sources
 from nightisp.errors import NightispError, ParamsError, RawFileError, RawFileNotFoundError
-from nightisp.raw import inspect
+from nightisp.raw import RawSummary, inspect
 from nightisp.sources import (
     RAW_SUFFIXES,
     UNDECODABLE_SUFFIXES,
@@ -170,37 +171,38 @@ def test_preflight_tells_good_from_bad(tmp_path: Path) -> None:
     sidecar.write_text("tone: {gamma: 2.8}")
     missing = tmp_path / "z.dng"
     asked: list[Source] = []
+    seen = replace(inspect(plain), height=2)
 
-    def decode(source: Source) -> bool:
+    def known(source: Source) -> RawSummary | None:
         asked.append(source)
-        return source.path == good
+        return seen if source.path == plain else None
 
-    looked, refused = preflight(name_frames([plain, bad, gpr, png, good, missing]), decode)
+    looked, refused = preflight(name_frames([plain, bad, gpr, png, good, missing]), known)
     assert [source for source, _ in looked] == [
         Source("plain", plain, digest(plain), {}),
         Source("good", good, digest(good), {"tone": {"gamma": 2.8}}, sidecar="good.nightisp.yaml"),
     ]
-    assert [summary for _, summary in looked] == [inspect(plain), inspect(good, decode=True)]
-    assert [summary.shot is None for _, summary in looked] == [True, False]
+    assert [summary for _, summary in looked] == [seen, inspect(good)]
     assert [refusal.path for refusal in refused] == [bad, gpr, png, missing]
     assert all(str(refusal.path) in str(refusal.error) for refusal in refused)
     assert {source.path for source in asked} == {plain, bad, gpr, good}
 
 
-def test_preflight_decodes_only_what_it_is_told_to(tmp_path: Path) -> None:
+def test_preflight_decodes_only_what_is_not_known(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "a.dng")
     whole = path.read_bytes()
     marker = bytes((0, 1, 1, 2))
     assert whole.count(marker) == 1
+    known = inspect(path)
     path.write_bytes(whole.replace(marker, bytes((0, 1, 2, 1))))  # no Bayer pattern: only decoding tells
-    assert [refusal.path for refusal in preflight({path: "a"}, lambda _: True)[1]] == [path]
-    assert preflight({path: "a"}, lambda _: False)[1] == []
+    assert [refusal.path for refusal in preflight({path: "a"}, lambda _: None)[1]] == [path]
+    assert preflight({path: "a"}, lambda _: known)[1] == []
 
 
 def test_preflight_reports_a_bad_sidecar(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "a.dng")
     (tmp_path / "a.nightisp.yaml").write_text("{")
-    looked, (refusal,) = preflight({path: "a"}, lambda _: False)
+    looked, (refusal,) = preflight({path: "a"}, lambda _: None)
     assert looked == []
     assert isinstance(refusal.error, ParamsError)
 
@@ -209,13 +211,13 @@ def test_preflight_goes_on_after_any_fault(tmp_path: Path, monkeypatch: pytest.M
     paths = [write_dng(tmp_path / f"{name}.dng") for name in "abc"]
     faults = {"a.dng": OSError(5, "Input/output error"), "b.dng": ZeroDivisionError("oh")}
 
-    def look(path: Path, *, decode: bool) -> None:
+    def look(path: Path) -> None:
         assert threading.current_thread() is not threading.main_thread()
         if path.name in faults:
             raise faults[path.name]
 
     monkeypatch.setattr(sources, "inspect", look)
-    looked, refused = preflight(name_frames(paths), lambda _: True)
+    looked, refused = preflight(name_frames(paths), lambda _: None)
     assert [source.path for source, _ in looked] == paths[2:]
     assert "Input/output error" in str(refused[0].error)
     assert "a fault of nightisp, ZeroDivisionError: oh" in str(refused[1].error)
@@ -223,12 +225,12 @@ def test_preflight_goes_on_after_any_fault(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_preflight_of_nothing() -> None:
-    assert preflight({}, lambda _: True) == ([], [])
+    assert preflight({}, lambda _: None) == ([], [])
 
 
 @pytest.mark.skipif(not RAWS.is_dir(), reason="the shared camera raws are not here (NIGHTISP_SHARED)")
 def test_preflight_of_real_raws(capfd: pytest.CaptureFixture[str]) -> None:
-    looked, refused = preflight(name_frames(find([RAWS])), lambda _: True)
+    looked, refused = preflight(name_frames(find([RAWS])), lambda _: None)
     assert len(looked) == 10
     assert [refusal.path.name for refusal in refused] == [
         "gopro_hero7__GOPR8513.GPR",
@@ -242,6 +244,6 @@ def test_a_pair_is_one_source(tmp_path: Path) -> None:
     fields = {"black_level": 0, "white_level": 1000, "cfa_pattern": [0, 1, 1, 2]}
     (tmp_path / "a.json").write_text(json.dumps(fields))
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 6), 500, np.uint16))
-    ((looked,), refused) = preflight(name_frames(find([tmp_path])), lambda _: True)
+    ((looked,), refused) = preflight(name_frames(find([tmp_path])), lambda _: None)
     assert (looked[0].frame, looked[0].digest, refused) == ("a", digest(tmp_path / "a.png"), [])
     assert (looked[1].height, looked[1].width) == (4, 6)

@@ -344,3 +344,19 @@ def test_grown_and_cut():
     padded = np.pad(planes, ((0, 0), (0, 3), (0, 2)), mode="reflect")
     assert np.array_equal(cut(planes, (4, 8), (0, 8)), padded[:, 4:8])
     assert np.array_equal(cut(planes, (0, 4), (4, 8)), padded[:, :4, 4:8])
+    lying = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
+    assert cut(lying, (0, 8), (0, 8)).strides == (4, 64, 8)  # samples of a pixel side by side, as they lay
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    more=st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    begin=st.tuples(st.integers(0, 12), st.integers(0, 12)),
+)
+def test_what_is_cut_is_part_of_numpys_reflection(size, more, begin):
+    image = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
+    planes = np.moveaxis(image, -1, 0)
+    spans = [(min(first, side + grow - 1), side + grow) for first, side, grow in zip(begin, size, more, strict=True)]
+    part = cut(planes, *spans)
+    padded = np.pad(planes, ((0, 0), (0, more[0]), (0, more[1])), mode="reflect")
+    assert np.array_equal(part, padded[:, slice(*spans[0]), slice(*spans[1])])

@@ -325,7 +325,10 @@ def test_weights_are_fetched_beside_other_work(tmp_path, monkeypatch):
     torch.save(small("denoise"), tmp_path / "a.pth")
     import_checkpoint("denoise", [tmp_path / "a.pth"], tmp_path)
     compute, begun = Compute(Library([tmp_path]), "cpu"), threading.active_count()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "wanted_later.py").touch()
     compute.fetch(["denoise_unet", "missing"])
+    compute.fetch([], ["wanted_later"])
     for thread in threading.enumerate():
         if thread.name == "weights":
             thread.join(60)
@@ -333,7 +336,8 @@ def test_weights_are_fetched_beside_other_work(tmp_path, monkeypatch):
     assert isinstance(compute("denoise_unet"), torch.nn.Module), "loaded by then"
     with pytest.raises(WeightsNotFoundError):
         compute("missing")
-    compute.fetch(["denoise_unet"])
+    assert "wanted_later" in sys.modules
+    compute.fetch(["denoise_unet"], ["wanted_later"])
     assert threading.active_count() == begun, "what was fetched is not fetched again"
 
 

@@ -23,16 +23,15 @@ def info(
     """Show what a raw file tells: camera, sensor, levels, white balance, matrices, noise."""
     from nightisp.raw import inspect
 
-    summary = inspect(file, decode=True)
-    assert summary.shot is not None
+    summary = inspect(file)
     shot = summary.shot.model_dump(mode="json")
     facts = {
         "file": str(file),
-        "camera": summary.camera,
+        "camera": summary.shot.camera,
         "height": summary.height,
         "width": summary.width,
         "megapixels": round(summary.megapixels, 2),
-        "cfa": str(summary.cfa.value if summary.cfa else ""),
+        "cfa": summary.cfa.value,
         **{name: value for name, value in shot.items() if name not in ("exif", "camera")},
     }
     if as_json:

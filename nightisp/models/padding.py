@@ -32,8 +32,14 @@ def grown(size: int, multiple: int) -> int:
 def cut(planes: NDArray[np.float32], rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float32]:
     """Return part of the planes, as a view if it lies inside; what lies beyond bottom and right is mirrored."""
     _, height, width = planes.shape
+    inside = np.asarray(planes[:, slice(*rows), slice(*columns)], np.float32)
     if rows[1] <= height and columns[1] <= width:
-        return np.asarray(planes[:, slice(*rows), slice(*columns)], np.float32)
+        return inside
     down = mirrored(height, rows[1])[rows[0] :]
     across = mirrored(width, columns[1])[columns[0] :]
-    return np.asarray(planes[:, down[:, None], across], np.float32)
+    part = np.empty_like(inside, shape=(len(planes), len(down), len(across)))  # in memory as the planes lie
+    _, bottom, right = inside.shape
+    part[:, :bottom, :right] = inside
+    part[:, :bottom, right:] = planes[:, down[:bottom, None], across[right:]]
+    part[:, bottom:] = planes[:, down[bottom:, None], across]
+    return part

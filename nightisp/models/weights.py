@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -169,23 +171,26 @@ class Compute:
         """Return the network of the weights called `name`."""
         return self.library.load(name, self.device)
 
-    def fetch(self, names: Iterable[str]) -> None:
-        """Begin to load weights in another thread, for the processor to be at work while PyTorch is imported.
+    def fetch(self, names: Iterable[str], modules: Iterable[str] = ()) -> None:
+        """Begin to load weights, then modules, in another thread: other stages run while PyTorch is imported.
 
         What goes wrong is told to whoever then asks for the network. The process does not end before it is done, as
         PyTorch cannot be left half imported.
         """
 
-        def load(wanted: tuple[str, ...]) -> None:
+        def load(wanted: tuple[str, ...], lacking: tuple[str, ...]) -> None:
             with contextlib.suppress(Exception):
                 for name in wanted:
                     self(name)
+                for name in lacking:
+                    import_module(name)
 
+        lacking = tuple(name for name in modules if name not in sys.modules)
         with self._guard:
             wanted = tuple(name for name in names if name not in self._fetched)
             self._fetched.update(wanted)
-        if wanted:
-            Thread(target=load, args=(wanted,), name="weights").start()
+        if wanted or lacking:
+            Thread(target=load, args=(wanted, lacking), name="weights").start()
 
     @property
     def device(self) -> torch.device:
