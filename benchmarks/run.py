@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -110,8 +111,7 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
         published = plain.as_published(network)
         planes = rng.random(shape).astype(np.float32) * (30 if stage == "denoise" else 1)
 
-        def as_rendered(precision: Any, stage: str = stage, network: Any = network, planes: Planes = planes) -> Planes:
-            return ours(stage, network, planes, precision)
+        as_rendered = partial(ours, stage, network, planes)
 
         def as_released(stage: str = stage, published: Any = published, planes: Planes = planes) -> Planes:
             if stage == "super_resolution":
@@ -121,8 +121,8 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
         reference = as_released()  # and warm
         seconds = {
             "plain": timed(as_released),
-            "ours": machine.best(lambda ours=as_rendered: ours("auto"), 2),
-            "float32": timed(lambda ours=as_rendered: ours("float32")),
+            "ours": machine.best(partial(as_rendered, "auto"), 2),
+            "float32": timed(partial(as_rendered, "float32")),
         }
         difference = np.mean((as_rendered("auto").astype(np.float64) - reference) ** 2)
         peak = float(np.abs(planes).max()) if stage == "denoise" else 1.0
@@ -147,7 +147,7 @@ def warm(_work: Path, megapixels: float, _ceilings: Figures) -> Figures:
         network = library.load(name).to(runs.device)
         flops = flops_per_sample(library, stage) * planes[0].size
         seconds, share = machine.share_of_ceiling(
-            lambda s=stage, n=network, p=planes: ours(s, n, p, "auto"), flops, precision, runs.device
+            partial(ours, stage, network, planes, "auto"), flops, precision, runs.device
         )
         found[name] = {"seconds": seconds, "flops_per_second": flops / seconds, "share_of_ceiling": share}
         print(f"| {name} | {seconds:.2f} | {flops / seconds / 1e9:.0f} | {share:.0%} |", flush=True)

@@ -68,8 +68,8 @@ def read(png: Path) -> tuple[NDArray[np.uint16] | NDArray[np.float32], CFA, Shot
     return np.asarray(table, np.float32)[np.minimum(samples, len(table) - 1)], cfa, shot
 
 
-def check(png: Path) -> tuple[int, int]:
-    """Return height and width of a 16-bit single-channel PNG, every chunk of which has its right checksum.
+def check(png: Path) -> None:
+    """See that a PNG is 16-bit and single-channel, and that every chunk of it has its right checksum.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def check(png: Path) -> tuple[int, int]:
     content = memoryview(png.read_bytes())
     if bytes(content[:8]) != SIGNATURE:
         raise RawFileError(f"{png}: it is no PNG, although its name says so; give it the suffix of what it is")
-    position, size = 8, (0, 0)
+    position = 8
     while True:
         if position + 12 > len(content):
             raise RawFileError(f"{png}: truncated, it ends after {len(content)} bytes inside a chunk; copy it again")
@@ -92,16 +92,15 @@ def check(png: Path) -> tuple[int, int]:
         if zlib.crc32(content[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
             raise RawFileError(f"{png}: damaged, the checksum of its chunk {kind!r} is wrong; copy it again")
         if kind == b"IHDR":
-            width, height, bits, color = struct.unpack_from(">IIBB", content, position + 8)
+            bits, color = struct.unpack_from(">BB", content, position + 16)
             if (bits, color) != (16, 0):
                 name = {0: "gray", 2: "RGB", 3: "palette", 4: "gray and alpha", 6: "RGB and alpha"}.get(color, color)
                 raise RawFileError(
                     f"{png}: a {bits}-bit {name} PNG; expected the 16-bit single-channel mosaic of a sensor. "
                     "A finished picture cannot be developed: leave it out"
                 )
-            size = (height, width)
         if kind == b"IEND":
-            return size
+            return
         position = end + 4
 
 

@@ -17,6 +17,7 @@ from nightisp.engine import Engine, Plan
 from nightisp.errors import StageError
 from nightisp.models.heap import MEMORY
 from nightisp.models.weights import Compute, Library
+from nightisp.raw import inspect
 from nightisp.run import Options, check_settings, open_engine
 from nightisp.sources import Source
 from nightisp.store import Store
@@ -116,6 +117,23 @@ def write_dng_without_range(path: Path) -> Path:
     at = whole.index(white) + len(white)
     path.write_bytes(whole[:at] + struct.pack("<I", 64) + whole[at + 4 :])
     return path
+
+
+def test_a_raw_whose_mosaic_is_in_the_store_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library([SHIPPED])
+    engine = Engine(Store(tmp_path / "store"), library, Compute(library, "cpu"))
+    raws = [write_frame(tmp_path / "in" / "a.dng", 1, height=47, width=63), write_pair(tmp_path / "in" / "b.png", 2)]
+    first = prepare(engine, {}, raws, until="ingest")
+    for plan in first.plans:
+        engine.ensure(plan, "ingest")
+    opened: list[Path] = []
+    monkeypatch.setattr("nightisp.sources.inspect", lambda path: opened.append(path) or inspect(path))
+    again = prepare(engine, {}, raws, until="ingest")
+    assert (again, opened) == (first, [])
+    damaged = engine.store.entry("ingest", first.plans[0].keys["ingest"])
+    (Path(damaged.path) / "zarr.json").write_text("{}")
+    assert prepare(engine, {}, raws, until="ingest") == first
+    assert opened == raws[:1]
 
 
 def test_levels_that_make_no_picture_are_refused_in_preflight(tmp_path: Path) -> None:
