@@ -8,7 +8,8 @@ changes     one raw cold, after a change of gamma, wholly cached, and as a draft
 sizes       a cold run against megapixels
 frames      1, 10 and 100 frames, cold and cached, with and without Prefect
 throughput  pictures a second once all is warm, at 12 and 24 megapixels
-orchestra   ten frames of 12 megapixels cold, with and without Prefect, and without a store
+storing     one raw in one process, its stages kept in a store and not, in turn
+orchestra   ten frames of 12 megapixels cold, with and without Prefect
 
 `--device cuda` measures a graphics card; its figures go to a file of their own.
 """
@@ -17,9 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -36,6 +34,7 @@ import torch
 from end_to_end import darktable, rawpy_default, rawtherapee
 from plot import plot
 from runs import ROOT, Figures, render, synthetic, timed
+from storing import storing
 
 from nightisp.models.evaluation import prepared, resolved
 from nightisp.models.heap import keep_freed_memory
@@ -230,24 +229,13 @@ def throughput(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
 
 
 def orchestra(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
-    """Develop ten frames of 12 megapixels, one after another: in memory, by the local engine, by Prefect."""
-    folder = work / "raws"
+    """Develop ten frames of 12 megapixels, one after another, by the local engine and by Prefect."""
+    folder, found = work / "raws", dict[str, float]()
     for number in range(10):
         synthetic(folder / f"frame{number}.dng", 12, seed=number)
-    script = (
-        "import sys, pathlib, nightisp\n"
-        "for raw in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
-        "    nightisp.render(raw, weights=sys.argv[2], device=sys.argv[3])"
-    )
-    command = [sys.executable, "-c", script, str(folder), str(ROOT / "weights"), runs.device]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found = {
-        "memory": timed(lambda: subprocess.run(command, env=environment, cwd=work, check=True)),
-        "local": timed(lambda: render(work, folder, "--engine=local", "--workers=1", store="local")),
-        "prefect": timed(lambda: render(work, folder, "--engine=prefect", "--workers=1", store="prefect")),
-    }
-    for name, seconds in found.items():
-        print(f"| {name} | {seconds:.1f} s | {seconds / found['local'] - 1:+.1%} of local |", flush=True)
+    for engine in ("local", "prefect"):
+        found[engine] = render(work, folder, f"--engine={engine}", "--workers=1", store=engine)["process_seconds"]
+        print(f"| {engine} | {found[engine]:.1f} s | {found[engine] / found['local'] - 1:+.1%} of local |", flush=True)
     return found
 
 
@@ -316,6 +304,7 @@ PARTS: dict[str, Callable[[Path, float, Figures], Figures]] = {
     "changes": changes,
     "sizes": sizes,
     "frames": frames,
+    "storing": storing,
     "throughput": throughput,
     "orchestra": orchestra,
 }

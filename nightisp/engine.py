@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -264,15 +265,20 @@ class Engine:
         chosen = plan.params[stage.name]
         begun = time.perf_counter()
         with self._one_at_a_time(stage, chosen):
-            result = stage(image, chosen, self.networks).rounded()
-            release_freed_memory()
+            result = stage(image, chosen, self.networks)
+            stored = result.stored()
+            result = result.restore(stored, result.state())  # as the store would give it back
+            self._release_memory()
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(here(plan.source)) != plan.source.digest:
             raise RawFileError(f"{plan.source.path}: was changed while it was read; run again")
-        self._keep(plan, stage, result, self._record(plan, stage, seconds), claimed)
+        self._keep(plan, stage, result, stored, self._record(plan, stage, seconds), claimed)
         return seconds
 
-    def _keep(self, plan: Plan, stage: Stage, image: Any, record: dict[str, Any], claimed: Held) -> None:
+    def _release_memory(self) -> None:
+        release_freed_memory(above=2 * self.networks.memory)
+
+    def _keep(self, plan: Plan, stage: Stage, image: Any, stored: Any, record: dict[str, Any], claimed: Held) -> None:
         """Have a picture written, and its claim released.
 
         What the stage before left must be written by then, so that no two are in memory.
@@ -283,7 +289,7 @@ class Engine:
 
         def write() -> None:
             try:
-                retried(lambda: self.store.write(stage.name, key, image, preview(image), record), _sleep)
+                retried(lambda: self.store.write(stage.name, key, image, preview(image), record, stored), _sleep)
             except StoreError as error:
                 error.transient = False  # whoever waits for this need not compute the picture again
                 raise
@@ -293,7 +299,7 @@ class Engine:
                 journal.computed(plan.source.frame, stage.name, key, record["seconds"], size, where)
             finally:
                 claimed.release()
-                release_freed_memory()
+                self._release_memory()
 
         self.settle(plan)
         self.store.note(key, hit=False)
@@ -366,6 +372,7 @@ def stage_key(stage: Stage, chosen: Params, library: Any, upstream: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of what takes part in computing: provenance, never part of a key."""
     from importlib.metadata import PackageNotFoundError, version

@@ -145,12 +145,20 @@ class ObjectStore(Store):
         entry = self.entry(entry.stage, entry.key)
         return self._array(entry, entry.root, name)
 
-    def write(self, stage: str, key: str, picture: Any, preview: np.ndarray[Any, Any], record: dict[str, Any]) -> None:
+    def write(
+        self,
+        stage: str,
+        key: str,
+        picture: Any,
+        preview: np.ndarray[Any, Any],
+        record: dict[str, Any],
+        stored: np.ndarray[Any, Any] | None = None,
+    ) -> None:
         """Write an artifact; if it is there already, whole, that one stays. Raises as `Store.write` does."""
         if self.holds(stage, key):
             return
         attributes = {**record, "key": key, "stage": stage, "kind": type(picture).__name__, "state": picture.state()}
-        contents = _as_objects(picture.stored(), preview, attributes)
+        contents = _as_objects(picture.stored() if stored is None else stored, preview, attributes)
         entry = self.entry(stage, key)
         self._check_creation()
         root = contents.pop(_ROOT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -22,6 +21,7 @@ def shrunk_to(samples: NDArray[Any], longest: int | None) -> NDArray[Any]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> shrunk_to(np.array([[0.0, 1.0, 0.5, 0.5]], np.float32), 2)
     array([[0.5, 0.5]], dtype=float32)
     """
@@ -32,5 +32,5 @@ def shrunk_to(samples: NDArray[Any], longest: int | None) -> NDArray[Any]:
     if scale >= 1:
         return samples
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    shrunk: NDArray[Any] = cv2.resize(np.ascontiguousarray(samples), size, interpolation=cv2.INTER_AREA)
+    shrunk: NDArray[Any] = cv2.resize(samples, size, interpolation=cv2.INTER_AREA)
     return shrunk

@@ -167,7 +167,15 @@ class Store:
                 raise  # nothing is wrong with the artifact
             raise ArtifactDamagedError(f"{entry.path}: {name} cannot be read ({error})") from error
 
-    def write(self, stage: str, key: str, picture: Any, preview: np.ndarray[Any, Any], record: dict[str, Any]) -> None:
+    def write(
+        self,
+        stage: str,
+        key: str,
+        picture: Any,
+        preview: np.ndarray[Any, Any],
+        record: dict[str, Any],
+        stored: np.ndarray[Any, Any] | None = None,
+    ) -> None:
         """Write an artifact; if it is there already, whole, that one stays.
 
         Parameters
@@ -178,6 +186,8 @@ class Store:
             uint8 (h, w, 3), sRGB.
         record
             Attributes besides key, stage, kind and state.
+        stored
+            What `picture.stored()` gives, if it is at hand.
 
         Raises
         ------
@@ -191,7 +201,7 @@ class Store:
             self._write_version()
             Path(entry.path).parent.mkdir(parents=True, exist_ok=True)
             beside.parent.mkdir(parents=True, exist_ok=True)
-            write_group(beside, picture.stored(), preview, attributes)
+            write_group(beside, picture.stored() if stored is None else stored, preview, attributes)
             _seal(beside)
             self._place(beside, entry)
         except OSError as error:
