@@ -31,7 +31,7 @@ def modules_behind(module: str) -> tuple[str, ...]:
         name = todo.pop()
         if name not in seen:
             seen.add(name)
-            todo.extend(_imported(_tree(name)))
+            todo.extend(_read(name)[1])
     return tuple(sorted(seen))
 
 
@@ -40,7 +40,7 @@ def digest(module: str) -> str:
     """Return the SHA-256, in hexadecimal, of the syntax of all `modules_behind` a module."""
     total = hashlib.sha256()
     for name in modules_behind(module):
-        total.update(name.encode() + b"\0" + _syntax(_tree(name)).encode() + b"\0")
+        total.update(name.encode() + b"\0" + _read(name)[0] + b"\0")
     return total.hexdigest()
 
 
@@ -51,12 +51,14 @@ def file_of(module: str) -> Path:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
+def _read(module: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return the syntax of a module as bytes, and what it imports of ours."""
     with _PARSING:
-        return ast.parse(file_of(module).read_bytes())
+        tree = ast.parse(file_of(module).read_bytes())
+    return _syntax(tree).encode(), tuple(_imports(tree))
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST) -> Iterator[str]:
     for node in _walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _is_ours(alias.name))
@@ -68,13 +70,18 @@ def _imported(tree: ast.AST) -> Iterator[str]:
                 yield node.module
 
 
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Like `ast.walk`, but for imports that only type checkers make."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        is_typing = isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-        if not is_typing:
-            yield from _walk(child)
+def _walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """Like `ast.walk`, but for expressions, and for imports that only type checkers make."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, ast.expr):
+            todo.extend(child for child in ast.iter_child_nodes(node) if not _is_typing(child))
+
+
+def _is_typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _is_ours(module: str) -> bool:

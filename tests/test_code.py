@@ -62,7 +62,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    for function in (code.digest, code.modules_behind, code._tree):
+    for function in (code.digest, code.modules_behind, code._read):
         function.cache_clear()
 
 
