@@ -63,14 +63,22 @@ class MWISPNet(nn.Module):
         Tensor
             float (N, 3, H / 4, W / 4), not clipped.
         """
-        bands = self.head[1:](rgb) if binned else self.head(rgb)
+        bands = self._bands(rgb, binned=binned)
         fine = self.down1(bands.to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
-        middle = self.down2(fine)  # (N, 96, H/16, W/16)
-        x = self.middle(self.down3(middle))  # (N, 128, H/32, W/32)
+        middle = _analyzed(fine, *self.down2)  # (N, 96, H/16, W/16)
+        x = self.middle(_analyzed(middle, *self.down3))  # (N, 128, H/32, W/32)
         x = self.up1(x).add_(middle)
         x = self.up2(x).add_(fine)
         group, last = self.up3
         return self.tail(last(group(x).to(last.weight.dtype)))
+
+    def _bands(self, rgb: Tensor, *, binned: bool) -> Tensor:
+        """Return what `head` gives, (N, 48, H/8, W/8): averages, pixels apart and their bands are one convolution."""
+        haar, two, three = self.head[2].weight[:, 0], torch.eye(2).to(rgb), torch.eye(3).to(rgb)
+        filters = torch.einsum("bkl,ip,jq,cd->cijbdkplq", haar, two, two, three).reshape(48, 3, 4, 4)
+        if not binned:
+            filters = filters.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
+        return F.conv2d(rgb, filters, stride=filters.shape[-1])
 
 
 class _Wavelet(nn.Module):
@@ -96,8 +104,29 @@ class _Synthesis(_Wavelet):
     """Put each feature together from its four Haar bands: (N, 4 C, H, W) to (N, C, 2 H, 2 W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        whole = F.conv_transpose2d(x.reshape(-1, 4, *x.shape[-2:]), self.weight, stride=2)  # (N C, 1, 2 H, 2 W)
-        return whole.reshape(x.shape[0], -1, *whole.shape[-2:])
+        n, bands, height, width = x.shape
+        features = bands // 4
+        # All features at once, zeros between them: features that lie side by side stay so, and move in whole pixels.
+        mixed = torch.einsum("bij,cd->ijcdb", self.weight[:, 0], torch.eye(features).to(self.weight))
+        pixels = F.conv2d(x, mixed.reshape(bands, bands, 1, 1))  # (N, 2 2 C, H, W)
+        pixels = pixels.permute(0, 2, 3, 1).reshape(n, height, width, 2, 2, features).transpose(2, 3)
+        return pixels.reshape(n, 2 * height, 2 * width, features).permute(0, 3, 1, 2)
+
+
+def _analyzed(x: Tensor, wavelet: _Analysis, convolution: nn.Conv2d, *after: nn.Module) -> Tensor:
+    """Return what a convolution of the Haar bands gives, and what comes after it; the bands are not written down.
+
+    A wavelet of 2 x 2 and a convolution of 3 x 3 behind it are one of 6 x 6 that takes every other pixel, with as many
+    multiplications.
+    """
+    outputs, bands = convolution.weight.shape[:2]
+    weight = convolution.weight.reshape(outputs, bands // 4, 4, 3, 3).float()
+    both = torch.einsum("ocbuv,bij->ocuivj", weight, wavelet.weight[:, 0].float())
+    both = both.reshape(outputs, bands // 4, 6, 6).to(x.dtype, memory_format=torch.channels_last)
+    x = F.conv2d(x, both, convolution.bias, stride=2, padding=2)
+    for module in after:
+        x = module(x)
+    return x
 
 
 class _Group(nn.Module):
