@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.request import url2pathname
 
 from nightisp.errors import StoreError
 
@@ -49,6 +48,8 @@ def is_url(location: object) -> bool:
 def as_path(location: str | Path) -> Path:
     """Return the path that a location names which is no URL, or one of this machine's files (`file:///nights`)."""
     if isinstance(location, str) and location.startswith(_FILE):
+        from urllib.request import url2pathname
+
         return Path(url2pathname(location.removeprefix(_FILE)))
     return Path(location)
 

@@ -36,3 +36,27 @@ def test_freed_memory_is_kept_and_used_again(kept: bool) -> None:
         assert 90 < float(megabytes) < 190  # once, not three times
     else:
         assert float(megabytes) < 50
+
+
+GIVEN_BACK = """
+import numpy as np
+from nightisp.models.heap import keep_freed_memory, release_freed_memory, resident
+keep_freed_memory()
+before = resident()
+first, fence = np.ones(100_000_000, np.uint8), np.ones(1_000_000, np.uint8)
+del first
+kept = resident()
+release_freed_memory(above=kept + 50_000_000)
+still = resident()
+release_freed_memory(above=kept - 50_000_000)
+print((kept - before) / 1e6, (still - kept) / 1e6, (resident() - before) / 1e6)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_what_is_kept_is_given_back_only_where_the_process_holds_more_than_it_may() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True)
+    kept, still, left = map(float, done.stdout.split())
+    assert kept > 90
+    assert abs(still) < 20
+    assert left < 30
