@@ -77,7 +77,26 @@ def test_binning_is_the_first_step_of_the_network() -> None:
     picture = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         binned = network(torch.nn.functional.avg_pool2d(picture, 2), binned=True)
-        assert torch.equal(binned, network(picture))
+        torch.testing.assert_close(binned, network(picture), rtol=0, atol=1e-5)
+
+
+def test_wavelets_within_convolutions_give_what_both_give_one_after_the_other() -> None:
+    torch.manual_seed(5)
+    network = build("mwispnet", widths=(8, 12, 16), blocks=1, reduction=4)
+    picture = torch.rand(1, 3, 64, 96)
+    haar = network.tail.weight
+
+    def put_together(bands: torch.Tensor) -> torch.Tensor:
+        n, features, height, width = bands.shape
+        one_by_one = bands.reshape(n * features // 4, 4, height, width)
+        return torch.nn.functional.conv_transpose2d(one_by_one, haar, stride=2).reshape(n, -1, 2 * height, 2 * width)
+
+    with torch.inference_mode():
+        fine = network.down1(network.head(picture))
+        middle = network.down2(fine)
+        x = put_together(network.up1[:-1](network.middle(network.down3(middle)))) + middle
+        x = put_together(network.up2[:-1](x)) + fine
+        torch.testing.assert_close(network(picture), put_together(network.up3(x)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
