@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nightisp.models.attention import OverlappingAttention, WindowAttention
+from nightisp.models.hat import HAT
 from nightisp.models.padding import cut, grown
 from nightisp.models.tiling import Planes
 
@@ -28,6 +29,8 @@ def as_published(network: nn.Module) -> nn.Module:
             module.forward = MethodType(_window_attention, module)
         elif isinstance(module, OverlappingAttention):
             module.forward = MethodType(_overlapping_attention, module)
+        elif isinstance(module, HAT):
+            module._enlarged = MethodType(_enlarged, module)
     return plain
 
 
@@ -58,6 +61,10 @@ def _run(network: nn.Module, planes: Planes) -> Planes:
     with torch.inference_mode():
         seen = torch.from_numpy(np.ascontiguousarray(planes)).unsqueeze(0).to(device)
         return np.asarray(network(seen)[0].cpu().numpy())
+
+
+def _enlarged(self: HAT, x: Tensor) -> Tensor:
+    return self.conv_last(self.upsample(x))
 
 
 def _window_attention(self: WindowAttention, x: Tensor, index: Tensor) -> Tensor:

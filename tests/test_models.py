@@ -189,7 +189,7 @@ def test_hat_takes_any_size(size):
 
 
 def test_bands_of_rows_are_the_whole(monkeypatch):
-    """Attention, the layers beside it and the enlarging tail run in bands of rows, and nothing shows of that."""
+    """Attention and the layers beside it run in bands of rows, and nothing shows of that."""
     torch.manual_seed(0)
     network = build("hat", embed_dim=12, depths=(2,), num_heads=(2,), compress_ratio=3, squeeze_factor=6).eval()
     for name, parameter in network.named_parameters():
@@ -198,13 +198,26 @@ def test_bands_of_rows_are_the_whole(monkeypatch):
     picture = torch.rand(1, 3, 80, 48)
     whole = network(picture).detach()  # with gradients all is one band
     monkeypatch.setattr("nightisp.models.attention._CACHED", 16 * 48)
-    monkeypatch.setattr("nightisp.models.hat._TAIL_PIXELS", 16 * 48 * 7)
     calls = []
-    network.conv_last.register_forward_pre_hook(lambda *_: calls.append(1))
+    for block in network.layers[0].residual_group["blocks"]:
+        block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
         banded = network(picture)
-    assert len(calls) > 10
+    assert len(calls) == 10
     torch.testing.assert_close(banded, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 9), (24, 16)])
+@pytest.mark.parametrize("upscale", [1, 2, 3, 4, 8])
+def test_the_enlarging_layers_are_one_convolution(upscale: int, size: tuple[int, int]) -> None:
+    """What HAT computes in one step is what its layers give one after the other, at the borders too."""
+    torch.manual_seed(0)
+    tail = {"embed_dim": 12, "depths": (), "num_heads": (), "squeeze_factor": 6, "upscale": upscale}
+    network = build("hat", **tail).eval().double()
+    features = torch.randn(2, 64, *size, dtype=torch.float64)
+    expected = torch.nn.Sequential(*network.upsample, network.conv_last)(features).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(network._enlarged(features), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_shifted_windows_match_the_usual_mask():

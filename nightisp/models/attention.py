@@ -66,21 +66,18 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Return what pixels, (N, H, W, C), learn from their windows; `index` is `relative_index(window)`."""
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        height, w = x.shape[1], self.window
+        height, w, shift = x.shape[1], self.window, self.shift
         bias = _bias(self.relative_position_bias_table, index)
-        right, bottom, corner = _border_masks(w, self.shift, x.device) if self.shift else (None, None, None)
-        inner = height - w if self.shift else height
+        bottom, right, corner = _border_masks(w, shift, x.device) if shift else (None, None, None)
+        last = height - (w - shift) if shift else height
+        rows = band(x, w)
         parts = [
-            self._attended(x[:, top : min(top + rows, inner)], bias, None, right)
-            for rows in (band(x, w),)
-            for top in range(0, inner, rows)
+            self._attended(x[:, top : min(top + rows, last)], bias, None, right) for top in range(shift, last, rows)
         ]
-        if self.shift:  # only the last row and column of windows hold pixels of opposite borders
-            parts.append(self._attended(x[:, inner:], bias, bottom, corner))
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return y.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else y
+        if shift:  # a last row of windows holds pixels of opposite borders
+            part = self._attended(torch.cat((x[:, last:], x[:, :shift]), dim=1), bias, bottom, corner)
+            parts = [part[:, w - shift :], *parts, part[:, : w - shift]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _attended(self, x: Tensor, bias: Tensor, mask: Tensor | None, last: Tensor | None) -> Tensor:
         """Attend in rows of windows, with one mask for all windows but those of the last column, which have another.
@@ -88,20 +85,30 @@ class WindowAttention(nn.Module):
         Masking where it is needed alone keeps the bias one (heads, w², w²) array; the usual mask for every window
         would be as many times larger.
         """
-        n, height, width, features = x.shape
+        width = x.shape[2]
+        shift, apart = self.shift, self.window - self.shift
+        qkv = self.qkv(x)
+        y = qkv.new_empty(x.shape)
+        right = width - apart if shift else width
+        if right > shift:
+            self._among_windows(qkv[:, :, shift:right], y[:, :, shift:right], bias, mask)
+        if shift:
+            around = torch.cat((qkv[:, :, right:], qkv[:, :, :shift]), dim=2)
+            part = around.new_empty(*around.shape[:-1], x.shape[-1])
+            self._among_windows(around, part, bias, last)
+            y[:, :, right:], y[:, :, :shift] = part[:, :, :apart], part[:, :, apart:]
+        return self.proj(y)
+
+    def _among_windows(self, qkv: Tensor, into: Tensor, bias: Tensor, mask: Tensor | None) -> None:
+        """Attend within whole windows of (N, H, W, 3 C), and write (N, H, W, C)."""
         w, heads = self.window, self.heads
-        qkv = self.qkv(x).view(n, height // w, w, width // w, w, 3, heads, features // heads)
-        attended = qkv.new_empty(n, *qkv.shape[1:5], heads, features // heads)
-        split = -1 if self.shift else width // w
-        for columns, apart in ((slice(None, split), mask), (slice(split, None), last)):
-            part = qkv[:, :, :, columns].permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, n, down, across, heads, w, w, d)
-            if part.numel():
-                q, k, v = part.reshape(3, -1, heads, w * w, part.shape[-1])  # the one copy
-                seen = bias if apart is None else bias + apart.to(bias.dtype)
-                y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-                y = y.view(*part.shape[1:])  # (n, down, across, heads, w, w, d)
-                attended[:, :, :, columns] = y.permute(0, 1, 4, 2, 5, 3, 6)
-        return self.proj(attended.view(n, height, width, features))
+        windows = qkv.unflatten(1, (-1, w)).unflatten(3, (-1, w)).unflatten(5, (3, heads, -1))
+        windows = windows.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, n, down, across, heads, w, w, d)
+        q, k, v = windows.reshape(3, -1, heads, w * w, windows.shape[-1])  # the one copy
+        seen = bias if mask is None else bias + mask.to(bias.dtype)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        y = y.view(*windows.shape[1:]).permute(0, 1, 4, 2, 5, 3, 6)  # (n, down, w, across, w, heads, d)
+        into.unflatten(1, (-1, w)).unflatten(3, (-1, w)).unflatten(5, (heads, -1)).copy_(y)
 
 
 class OverlappingAttention(nn.Module):
@@ -169,7 +176,7 @@ def _bias(table: Tensor, index: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _border_masks(window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what keeps pixels of opposite borders apart in the last column, row and corner of shifted windows."""
+    """Return what keeps pixels of opposite borders apart in the last row, column and corner of shifted windows."""
 
     def apart(down: Tensor, across: Tensor) -> Tensor:
         region = (2 * down[:, None] + across[None, :]).flatten()
@@ -178,4 +185,4 @@ def _border_masks(window: int, shift: int, device: torch.device) -> tuple[Tensor
     with torch.inference_mode(False):  # what is kept here may serve training too
         side = (torch.arange(window, device=device) >= window - shift).long()
         nothing = torch.zeros_like(side)
-        return apart(nothing, side), apart(side, nothing), apart(side, side)
+        return apart(side, nothing), apart(nothing, side), apart(side, side)

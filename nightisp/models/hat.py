@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from nightisp.models.attention import OverlappingAttention, WindowAttention, band, relative_index
+from nightisp.models.averages import average
 from nightisp.models.padding import grown, mirrored
 
-_TAIL_REACH = 3  # rows: one each for two convolutions, less for those at larger scales
-_TAIL_PIXELS = 1 << 20  # enlarged pixels at once
+_TAIL_REACH = 2  # pixels that the enlarging layers look to each side: one, and less than one at each larger scale
 _MEAN = (0.4488, 0.4371, 0.4040)  # RGB of DIV2K, which the published weights expect to be subtracted
 
 
@@ -46,6 +46,9 @@ class HAT(nn.Module):
     upscale
         Factor of width and height: 1, 2, 3, 4 or 8.
     """
+
+    exact = ("conv_first", "conv_before_upsample", "upsample", "conv_last")
+    """What stays in float32: its rounding would show as steps in the picture."""
 
     def __init__(
         self,
@@ -114,28 +117,30 @@ class HAT(nn.Module):
         """
         height, width = rgb.shape[-2:]
         mean = rgb.new_tensor(_MEAN).view(3, 1, 1)
-        x = (self._whole_windows(rgb) - mean).to(self.conv_first.weight.dtype)
-        x = self.conv_first(x)
-        x = x + self.conv_after_body(self._body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        x = self._enlarged(x).to(rgb.dtype) + mean
+        x = self.conv_first((self._whole_windows(rgb) - mean).to(self.conv_first.weight.dtype))
+        body = self._body(x.permute(0, 2, 3, 1).to(self.norm.weight.dtype)).permute(0, 3, 1, 2)
+        x = self.conv_before_upsample(x + self.conv_after_body(body))
+        x = self._enlarged(x) + mean
         return x[..., : height * self.upscale, : width * self.upscale]
 
     def _enlarged(self, x: Tensor) -> Tensor:
-        """Return the picture of the features, in bands of rows: at sixteen times the pixels they fill the memory.
+        """Return the picture of the features.
 
-        Each band sees as many more rows as its convolutions reach, so that the result is that of the whole.
+        Nothing between the enlarging layers bends: together they are one convolution at the size before, a tenth of
+        the work and without features of sixteen times the pixels. Only the outermost pixels differ, since each layer
+        pads with zeros what the one before would have continued: those take the layers as they are.
         """
-        tail = nn.Sequential(*self.conv_before_upsample, *self.upsample, self.conv_last)
-        height, scale = x.shape[-2], self.upscale
-        rows = max(_TAIL_REACH, _TAIL_PIXELS // (x.shape[0] * x.shape[-1] * scale**2))
-        if torch.is_grad_enabled() or rows >= height:
-            return tail(x)
-        bands = []
-        for top in range(0, height, rows):
-            bottom, first = min(height, top + rows), max(0, top - _TAIL_REACH)
-            band = tail(x[..., first : bottom + _TAIL_REACH, :])
-            bands.append(band[..., (top - first) * scale : (bottom - first) * scale, :])
-        return torch.cat(bands, dim=-2)
+        layers = nn.Sequential(*self.upsample, self.conv_last)
+        if torch.is_grad_enabled():
+            return layers(x)
+        weight, bias = _as_one(layers, self.upscale, x)
+        y = F.pixel_shuffle(F.conv2d(x, weight, bias, padding=_TAIL_REACH), self.upscale)
+        seen, edge = _TAIL_REACH + 1, self.upscale
+        y[..., :edge, :] = layers(x[..., :seen, :])[..., :edge, :]
+        y[..., -edge:, :] = layers(x[..., -seen:, :])[..., -edge:, :]
+        y[..., :edge] = layers(x[..., :seen])[..., :edge]
+        y[..., -edge:] = layers(x[..., -seen:])[..., -edge:]
+        return y
 
     def _body(self, x: Tensor) -> Tensor:
         x = self.patch_embed["norm"](x)  # (N, H, W, C)
@@ -183,17 +188,22 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         y = self.norm1(x)
-        x = x + self.attn(y, index) + self.conv_block(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * self.conv_scale
+        beside, weight = self.conv_block(y.permute(0, 3, 1, 2))
+        beside, weight = beside.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1) * self.conv_scale
+        y = self.attn(y, index)
         rows = band(x)
         if rows >= x.shape[1]:
-            return x + self.mlp(self.norm2(x))
-        for part in x.split(rows, dim=1):
+            y = x + y + beside * weight
+            return y + self.mlp(self.norm2(y))
+        for part, before, other in zip(y.split(rows, 1), x.split(rows, 1), beside.split(rows, 1), strict=True):
+            part += before
+            part.addcmul_(other, weight)
             part += self.mlp(self.norm2(part))
-        return x
+        return y
 
 
 class _ConvolutionBeside(nn.Module):
-    """Two convolutions through few features, weighted per channel; (N, C, H, W) in and out."""
+    """Two convolutions through few features, and the weight of each channel: (N, C, H, W) and (N, C, 1, 1)."""
 
     def __init__(self, features: int, compress_ratio: int, squeeze_factor: int) -> None:
         super().__init__()
@@ -205,17 +215,18 @@ class _ConvolutionBeside(nn.Module):
             _ChannelAttention(features, features // squeeze_factor),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cab(x)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.cab[:3](x)
+        return x, self.cab[3](x)
 
 
 class _ChannelAttention(nn.Module):
-    """Weight each channel by what the averages of all channels say."""
+    """Weigh each channel by what the averages of all channels say."""
 
     def __init__(self, features: int, narrow: int) -> None:
         super().__init__()
         self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            nn.Identity(),  # holds the place of the average
             nn.Conv2d(features, narrow, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(narrow, features, 1),
@@ -223,7 +234,7 @@ class _ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
+        return self.attention(average(x))
 
 
 class _Perceptron(nn.Module):
@@ -247,6 +258,19 @@ def _upsampling(upscale: int) -> list[nn.Module]:
         return [_convolution(64, 64 * 9), nn.PixelShuffle(3)]
     doublings = upscale.bit_length() - 1
     return [layer for _ in range(doublings) for layer in (_convolution(64, 64 * 4), nn.PixelShuffle(2))]
+
+
+def _as_one(layers: nn.Module, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the one convolution that linear layers are, but for a pixel shuffle by `scale`.
+
+    What they answer to a single pixel of each feature is the weight, turned around.
+    """
+    features, side = like.shape[1], 2 * _TAIL_REACH + 1
+    impulses = like.new_zeros(features + 1, features, side, side)  # the last one stays empty: the bias
+    impulses[range(features), range(features), _TAIL_REACH, _TAIL_REACH] = 1
+    answers = F.pixel_unshuffle(layers(impulses), scale)  # (features + 1, 3 scale², side, side)
+    weight = (answers[:-1] - answers[-1]).flip(2, 3).transpose(0, 1)
+    return weight.contiguous(memory_format=torch.channels_last), answers[-1, :, _TAIL_REACH, _TAIL_REACH]
 
 
 def _initialize(module: nn.Module) -> None:
