@@ -8,9 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+_ATEN = torch.ops.aten
+_FLOPS = flop_registry | {  # torch forgets attention on processors
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention]
+}
 
 
 def describe(device: str = "cpu") -> dict[str, object]:
@@ -48,20 +56,46 @@ def convolutions(precision: str, device: str) -> Iterator[tuple[int, Callable[[]
 
 
 def share_of_ceiling(
-    call: Callable[[], object], flops: float, precision: str, device: str = "cpu", rounds: int = 5
+    call: Callable[[], object], flops: dict[str, float], device: str = "cpu", rounds: int = 5
 ) -> tuple[float, float]:
-    """Return the seconds of a call, and its FLOP/s over those of the best convolution: medians of several rounds.
+    """Return the seconds of a call, and the share that they would be at the ceiling: medians of several rounds.
 
-    Both are measured in turn within each round, as a shared machine is not the same machine a minute later.
+    `flops` is what is computed, by precision. Both are measured in turn within each round, as a shared machine is not
+    the same machine a minute later.
     """
     best(call, 1)
     seconds, shares = [], []
     for _ in range(rounds):
-        before = max(work / best(convolution) for work, convolution in convolutions(precision, device))
+        before = seconds_at_ceiling(flops, device)
         seconds.append(best(call, 1, warm=True))
-        after = max(work / best(convolution) for work, convolution in convolutions(precision, device))
-        shares.append(flops / seconds[-1] / ((before + after) / 2))
+        after = seconds_at_ceiling(flops, device)
+        shares.append((before + after) / 2 / seconds[-1])
     return median(seconds), median(shares)
+
+
+def seconds_at_ceiling(flops: dict[str, float], device: str) -> float:
+    """Return how long so many FLOP would take as convolutions of the best kind, each in its precision."""
+    return sum(
+        count / max(work / best(convolution) for work, convolution in convolutions(precision, device))
+        for precision, count in flops.items()
+    )
+
+
+class FlopsByPrecision(TorchDispatchMode):
+    """Counts what networks compute, as torch counts it, by the precision of what is multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in _FLOPS:
+            factor = next(leaf for leaf in reversed(args) if isinstance(leaf, torch.Tensor) and leaf.ndim > 1)
+            precision = str(factor.dtype).removeprefix("torch.")
+            flops = _FLOPS[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
+            self.counts[precision] = self.counts.get(precision, 0) + flops
+        return result
 
 
 def best(call: Callable[[], object], repetitions: int = 5, *, warm: bool = False) -> float:

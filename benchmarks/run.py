@@ -90,8 +90,10 @@ def stages(work: Path, megapixels: float, ceilings: Figures) -> Figures:
         }
         speed = "| |"
         if stage in NETWORKS:
-            flops = flops_per_sample(library, stage) * SAMPLES[stage] * megapixels * 1e6
-            share = flops / seconds / ceilings[resolved("auto", runs.device)]["convolution"]
+            each = flops_per_sample(library, stage)
+            samples = SAMPLES[stage] * megapixels * 1e6
+            flops = sum(each.values()) * samples
+            share = sum(each[kind] * samples / ceilings[kind]["convolution"] for kind in each) / seconds
             row |= {"flops_per_second": flops / seconds, "share_of_ceiling": share}
             speed = f"| {flops / seconds / 1e9:.0f} | {share:.0%}"
         print(f"| {stage} | {seconds:.2f} | {megapixels / seconds:.1f} {speed} | {row['peak_mb']:.0f} |", flush=True)
@@ -138,16 +140,14 @@ def networks(_work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
 def warm(_work: Path, megapixels: float, _ceilings: Figures) -> Figures:
     """Run each network on what it sees of the raw, once it is loaded, in turn with the best convolution."""
     rng, library, found = np.random.default_rng(1), Library([ROOT / "weights"]), {}
-    precision = resolved("auto", runs.device)
     print("| network | s | GFLOP/s | of the ceiling |\n|---|---|---|---|")
     for stage, name in NETWORKS.items():
         side = (megapixels * 1e6 * SAMPLES[stage] / 1.5) ** 0.5
         planes = rng.random((CHANNELS[stage], round(side / 4) * 4, round(1.5 * side / 4) * 4), np.float32)
         network = library.load(name).to(runs.device)
-        flops = flops_per_sample(library, stage) * planes[0].size
-        seconds, share = machine.share_of_ceiling(
-            partial(ours, stage, network, planes, "auto"), flops, precision, runs.device
-        )
+        each = {kind: flops * planes[0].size for kind, flops in flops_per_sample(library, stage).items()}
+        flops = sum(each.values())
+        seconds, share = machine.share_of_ceiling(partial(ours, stage, network, planes, "auto"), each, runs.device)
         found[name] = {"seconds": seconds, "flops_per_second": flops / seconds, "share_of_ceiling": share}
         print(f"| {name} | {seconds:.2f} | {flops / seconds / 1e9:.0f} | {share:.0%} |", flush=True)
     return found
@@ -280,15 +280,13 @@ def ours(stage: str, network: Any, planes: Planes, precision: Any) -> Planes:
     return blended(network, planes, tile=512, overlap=16, multiple=16, scale=4, precision=precision)
 
 
-def flops_per_sample(library: Library, stage: str) -> float:
-    """Return what a network computes for each sample that it sees, counted by torch."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = prepared(library.load(NETWORKS[stage]), "float32")
-    side = 128
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+def flops_per_sample(library: Library, stage: str) -> dict[str, float]:
+    """Return what a network computes for each sample that it sees, by precision."""
+    network = prepared(library.load(NETWORKS[stage]), resolved("auto", runs.device))
+    side = 512  # HAT's tile
+    with torch.no_grad(), machine.FlopsByPrecision() as counter:
         network(torch.zeros(1, CHANNELS[stage], side, side))
-    return counter.get_total_flops() / side**2
+    return {precision: flops / side**2 for precision, flops in counter.counts.items()}
 
 
 def say_ceilings(found: Figures) -> None:

@@ -11,6 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from nightisp.models.averages import average
 
+_FEW = 4  # residual blocks
+
 
 class MWISPNet(nn.Module):
     """Retouch a display-referred picture as a photographer would, at a quarter of its width and height.
@@ -27,14 +29,14 @@ class MWISPNet(nn.Module):
         How many times fewer features the channel attention squeezes to.
     """
 
-    exact = ("head", "up3.1", "tail")
-    """What stays in float32: its rounding would show as steps in the picture."""
-
     def __init__(self, widths: Sequence[int] = (64, 96, 128), blocks: int = 20, reduction: int = 16) -> None:
         super().__init__()
         if len(widths) != 3:
             raise ValueError(f"widths has {len(widths)} levels; expected 3")
         fine, middle, coarse = widths
+        # What stays in float32. The finest features carry the picture through all blocks, each of which would round
+        # it again: half a level in bright skies. A draft's few blocks leave it at a third, and are there to be quick.
+        self.exact = ("head", "down1", "up3", "tail") if blocks > _FEW else ("head", "up3.1", "tail")
 
         def group(width: int) -> nn.Module:
             return _Group(width, blocks, reduction)
@@ -67,10 +69,10 @@ class MWISPNet(nn.Module):
         """
         bands = self._bands(rgb, binned=binned)
         fine = self.down1(bands.to(self.down1[0].weight.dtype))  # (N, 64, H/8, W/8)
-        middle = _analyzed(fine, *self.down2)  # (N, 96, H/16, W/16)
+        middle = _analyzed(fine.to(self.down2[1].weight.dtype), *self.down2)  # (N, 96, H/16, W/16)
         x = self.middle(_analyzed(middle, *self.down3))  # (N, 128, H/32, W/32)
         x = self.up1(x).add_(middle)
-        x = self.up2(x).add_(fine)
+        x = self.up2(x).to(fine.dtype).add_(fine)
         group, last = self.up3
         return self.tail(last(group(x).to(last.weight.dtype)))
 
