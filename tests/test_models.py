@@ -151,6 +151,18 @@ def test_networks_are_found_without_static_imports():
     assert loaded.stdout.split() == []
 
 
+def test_measuring_a_network_imports_no_compiler():
+    """PyTorch's own takes a second to import, and nothing here compiles."""
+    listing = (
+        "import sys; from nightisp.models import build; from nightisp.models.cost import bytes_per_sample; "
+        "from nightisp.models.tiling import receptive_field; network = build('denoise_unet', width=4).eval(); "
+        "assert bytes_per_sample(network, 4, 4) > 0 < receptive_field(network, 4, 4); "
+        "print(*(m for m in sys.modules if m.startswith(('torch._dynamo', 'torch._inductor'))))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 40), (33, 33), (64, 48)])
 def test_fc4_takes_any_size(size):
     torch.manual_seed(0)
