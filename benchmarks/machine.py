@@ -58,7 +58,7 @@ def convolutions(precision: str, device: str) -> Iterator[tuple[int, Callable[[]
 def share_of_ceiling(
     call: Callable[[], object], flops: dict[str, float], device: str = "cpu", rounds: int = 5
 ) -> tuple[float, float]:
-    """Return the seconds of a call, and the share that they would be at the ceiling: medians of several rounds.
+    """Return the seconds of a call, and the share of them that it would take at the ceiling: medians of several rounds.
 
     `flops` is what is computed, by precision. Both are measured in turn within each round, as a shared machine is not
     the same machine a minute later.
@@ -82,7 +82,11 @@ def seconds_at_ceiling(flops: dict[str, float], device: str) -> float:
 
 
 class FlopsByPrecision(TorchDispatchMode):
-    """Counts what networks compute, as torch counts it, by the precision of what is multiplied."""
+    """Counts what networks compute, as torch counts it, by the precision of what is multiplied.
+
+    Within `torch.no_grad`, not `torch.inference_mode`: there layers come as they are, not as the products they are
+    made of, and are not counted.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,8 +95,7 @@ class FlopsByPrecision(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in _FLOPS:
-            factor = next(leaf for leaf in reversed(args) if isinstance(leaf, torch.Tensor) and leaf.ndim > 1)
-            precision = str(factor.dtype).removeprefix("torch.")
+            precision = str(result[0].dtype if isinstance(result, tuple) else result.dtype).removeprefix("torch.")
             flops = _FLOPS[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
             self.counts[precision] = self.counts.get(precision, 0) + flops
         return result

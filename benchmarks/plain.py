@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nightisp.models.attention import OverlappingAttention, WindowAttention
-from nightisp.models.hat import HAT
+from nightisp.models.hat import HAT, _Block
+from nightisp.models.mwispnet import MWISPNet, _ChannelAttention
 from nightisp.models.padding import cut, grown
 from nightisp.models.tiling import Planes
 
@@ -29,8 +30,14 @@ def as_published(network: nn.Module) -> nn.Module:
             module.forward = MethodType(_window_attention, module)
         elif isinstance(module, OverlappingAttention):
             module.forward = MethodType(_overlapping_attention, module)
+        elif isinstance(module, _Block):
+            module.forward = MethodType(_block, module)
         elif isinstance(module, HAT):
             module._enlarged = MethodType(_enlarged, module)
+        elif isinstance(module, MWISPNet):
+            module.forward = MethodType(_mwispnet, module)
+        elif isinstance(module, _ChannelAttention):
+            module.forward = MethodType(_channel_attention, module)
     return plain
 
 
@@ -61,6 +68,25 @@ def _run(network: nn.Module, planes: Planes) -> Planes:
     with torch.inference_mode():
         seen = torch.from_numpy(np.ascontiguousarray(planes)).unsqueeze(0).to(device)
         return np.asarray(network(seen)[0].cpu().numpy())
+
+
+def _mwispnet(self: MWISPNet, rgb: Tensor) -> Tensor:
+    fine = self.down1(self.head(rgb))
+    middle = self.down2(fine)
+    x = self.up1(self.middle(self.down3(middle))) + middle
+    return self.tail(self.up3(self.up2(x) + fine))
+
+
+def _channel_attention(self: _ChannelAttention, x: Tensor) -> Tensor:
+    return x * self.conv_du(nn.functional.adaptive_avg_pool2d(x, 1))
+
+
+def _block(self: _Block, x: Tensor, index: Tensor) -> Tensor:
+    y = self.norm1(x)
+    beside = self.conv_block.cab[:3](y.permute(0, 3, 1, 2))
+    beside = beside * self.conv_block.cab[3].attention(nn.functional.adaptive_avg_pool2d(beside, 1))
+    x = x + self.attn(y, index) + beside.permute(0, 2, 3, 1) * self.conv_scale
+    return x + self.mlp(self.norm2(x))
 
 
 def _enlarged(self: HAT, x: Tensor) -> Tensor:

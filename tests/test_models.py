@@ -203,7 +203,8 @@ def test_hat_takes_any_size(size):
 def test_bands_of_rows_are_the_whole(monkeypatch):
     """Attention and the layers beside it run in bands of rows, and nothing shows of that."""
     torch.manual_seed(0)
-    network = build("hat", embed_dim=12, depths=(2,), num_heads=(2,), compress_ratio=3, squeeze_factor=6).eval()
+    small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "compress_ratio": 3, "squeeze_factor": 6}
+    network = build("hat", **small, conv_scale=1.0).eval()
     for name, parameter in network.named_parameters():
         if "bias_table" in name:
             torch.nn.init.normal_(parameter)
@@ -232,20 +233,23 @@ def test_the_enlarging_layers_are_one_convolution(upscale: int, size: tuple[int,
         torch.testing.assert_close(network._enlarged(features), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_shifted_windows_match_the_usual_mask():
-    """Attention by regions is the attention with one mask per window."""
+@pytest.mark.parametrize("banded", [False, True])
+@pytest.mark.parametrize("size", [(4, 4), (4, 12), (12, 4), (8, 12)])
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_windows_match_the_usual_mask(shift: int, size: tuple[int, int], banded: bool, monkeypatch) -> None:
+    """Attention by regions is the attention with one mask per window, and so are its gradients."""
     from nightisp.models.attention import WindowAttention, relative_index
 
     torch.manual_seed(0)
-    window, shift, heads, (height, width) = 4, 2, 2, (8, 12)
+    window, heads, (height, width) = 4, 2, size
     attention = WindowAttention(6, window, heads, shift).double()
     torch.nn.init.normal_(attention.relative_position_bias_table)
-    x, index = torch.randn(2, height, width, 6, dtype=torch.float64), relative_index(window)
+    x, index = torch.randn(2, height, width, 6, dtype=torch.float64, requires_grad=True), relative_index(window)
 
-    region = (
-        torch.bucketize(torch.arange(height), torch.tensor([height - window, height - shift]), right=True)[:, None] * 3
-    )
-    region = region + torch.bucketize(torch.arange(width), torch.tensor([width - window, width - shift]), right=True)
+    def region(length: int) -> torch.Tensor:
+        return torch.bucketize(torch.arange(length), torch.tensor([length - window, length - shift]), right=True)
+
+    regions = region(height)[:, None] * 3 + region(width)
     expected = torch.empty_like(x)
     rolled = x.roll((-shift, -shift), (1, 2))
     bias = attention.relative_position_bias_table[index].permute(2, 0, 1)
@@ -253,10 +257,23 @@ def test_shifted_windows_match_the_usual_mask():
         for left in range(0, width, window):
             here = (slice(None), slice(top, top + window), slice(left, left + window))
             q, k, v = attention.qkv(rolled[here]).reshape(2, window**2, 3, heads, 3).permute(2, 0, 3, 1, 4)
-            inside = region[here[1:]].flatten()
-            scores = q @ k.mT / 3**0.5 + bias - 100.0 * (inside[:, None] != inside)
+            inside = regions[here[1:]].flatten()
+            scores = q @ k.mT / 3**0.5 + bias
+            if shift:
+                scores = scores - 100.0 * (inside[:, None] != inside)
             expected[here] = attention.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, window, window, 6))
-    torch.testing.assert_close(attention(x, index), expected.roll((shift, shift), (1, 2)))
+    expected = expected.roll((shift, shift), (1, 2))
+    if banded:
+        monkeypatch.setattr("nightisp.models.attention._CACHED", 2 * window * width)
+        with torch.inference_mode():
+            torch.testing.assert_close(attention(x, index), expected)
+        return
+    found, toward = attention(x, index), torch.randn(2, height, width, 6, dtype=torch.float64)
+    torch.testing.assert_close(found, expected)
+    parameters = (x, *attention.parameters())
+    gradients = (torch.autograd.grad((result * toward).sum(), parameters) for result in (found, expected))
+    for ours, usual in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, usual)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,24 @@ def test_reduced_copies_are_made_once_and_leave_what_must_be_exact(blocks, expec
     assert len(exact) < len(types)
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("mwispnet", {"widths": (4, 4, 4), "blocks": 5, "reduction": 2}),
+        ("hat", {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "squeeze_factor": 6}),
+        ("denoise_unet", {"width": 4}),
+    ],
+)
+def test_networks_run_in_every_precision(name, given, precision):
+    torch.manual_seed(0)
+    network = build(name, **given).eval()
+    planes = planes_of(4 if name == "denoise_unet" else 3, 64, 64)
+    (reference,), (found,) = (tiling.evaluate(network, planes, kind) for kind in ("float32", precision))
+    bound = {"float64": 1e-5, "float32": 0, "bfloat16": 2e-2, "float16": 5e-3}[precision]
+    assert np.abs(found - reference).max() <= bound * np.abs(reference).max()
+
+
 @pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_is_what_the_processor_computes_natively(monkeypatch, native, expected):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")

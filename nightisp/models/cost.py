@@ -61,7 +61,8 @@ class _Watch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch imports its compiler, to keep it away from this: a second, 800 modules
+        # PyTorch 2.13 would import its compiler to keep it away from this: a second, 800 modules.
+        return False
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

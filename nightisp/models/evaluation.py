@@ -106,7 +106,7 @@ def prepared(network: nn.Module, precision: Precision) -> nn.Module:
     ----------
     network
         It takes float32, and turns it to the type of its first convolution by itself. Its attribute `exact`, if there
-        is one, names the modules that stay in float32.
+        is one, names the modules that stay in float32 where the rest computes in less.
     precision
         Not "auto".
     """
@@ -117,7 +117,7 @@ def prepared(network: nn.Module, precision: Precision) -> nn.Module:
         copies = _REDUCED.setdefault(network, {})
         if dtype not in copies:
             reduced = copy.deepcopy(network).to(dtype)
-            for name in getattr(network, "exact", ()):
+            for name in getattr(network, "exact", ()) if dtype.itemsize < 4 else ():
                 reduced.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict(), assign=True)
             copies[dtype] = reduced
         return copies[dtype]

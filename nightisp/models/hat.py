@@ -133,7 +133,8 @@ class HAT(nn.Module):
         layers = nn.Sequential(*self.upsample, self.conv_last)
         if torch.is_grad_enabled():
             return layers(x)
-        weight, bias = _as_one(layers, self.upscale, x)
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = _as_one(layers, self.upscale, self.conv_last.weight)
         y = F.pixel_shuffle(F.conv2d(x, weight, bias, padding=_TAIL_REACH), self.upscale)
         seen, edge = _TAIL_REACH + 1, self.upscale
         y[..., :edge, :] = layers(x[..., :seen, :])[..., :edge, :]
@@ -190,7 +191,7 @@ class _Block(nn.Module):
         y = self.norm1(x)
         beside, weight = self.conv_block(y.permute(0, 3, 1, 2))
         beside, weight = beside.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1) * self.conv_scale
-        y = self.attn(y, index)
+        y = self.attn(y, index).to(x.dtype)  # under autocast it comes in less
         rows = band(x)
         if rows >= x.shape[1]:
             y = x + y + beside * weight
@@ -216,8 +217,9 @@ class _ConvolutionBeside(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.cab[:3](x)
-        return x, self.cab[3](x)
+        narrow, bent, wide, attention = self.cab
+        x = wide(bent(narrow(x)))
+        return x, attention(x)
 
 
 class _ChannelAttention(nn.Module):
@@ -263,11 +265,11 @@ def _upsampling(upscale: int) -> list[nn.Module]:
 def _as_one(layers: nn.Module, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return weight and bias of the one convolution that linear layers are, but for a pixel shuffle by `scale`.
 
-    What they answer to a single pixel of each feature is the weight, turned around.
+    What they answer to a single pixel of each feature is the weight, turned around. `like` is one of their weights.
     """
     features, side = like.shape[1], 2 * _TAIL_REACH + 1
     impulses = like.new_zeros(features + 1, features, side, side)  # the last one stays empty: the bias
-    impulses[range(features), range(features), _TAIL_REACH, _TAIL_REACH] = 1
+    impulses[:-1, :, _TAIL_REACH, _TAIL_REACH] = torch.eye(features).to(like)
     answers = F.pixel_unshuffle(layers(impulses), scale)  # (features + 1, 3 scale², side, side)
     weight = (answers[:-1] - answers[-1]).flip(2, 3).transpose(0, 1)
     return weight.contiguous(memory_format=torch.channels_last), answers[-1, :, _TAIL_REACH, _TAIL_REACH]

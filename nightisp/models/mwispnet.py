@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from nightisp.models.averages import average
 
-_FEW = 4  # residual blocks
+_FEW = 4  # residual blocks in a group, at most, that may round as they like
 
 
 class MWISPNet(nn.Module):
@@ -35,7 +35,8 @@ class MWISPNet(nn.Module):
             raise ValueError(f"widths has {len(widths)} levels; expected 3")
         fine, middle, coarse = widths
         # What stays in float32. The finest features carry the picture through all blocks, each of which would round
-        # it again: half a level in bright skies. A draft's few blocks leave it at a third, and are there to be quick.
+        # it again: bright skies would be off by half a level of 255. A draft's few blocks are off by a third of one,
+        # and are there to be quick.
         self.exact = ("head", "down1", "up3", "tail") if blocks > _FEW else ("head", "up3.1", "tail")
 
         def group(width: int) -> nn.Module:
@@ -78,11 +79,12 @@ class MWISPNet(nn.Module):
 
     def _bands(self, rgb: Tensor, *, binned: bool) -> Tensor:
         """Return what `head` gives, (N, 48, H/8, W/8): averages, pixels apart and their bands are one convolution."""
-        haar, two, three = self.head[2].weight[:, 0], torch.eye(2).to(rgb), torch.eye(3).to(rgb)
+        haar = self.head[2].weight[:, 0]
+        two, three = torch.eye(2).to(haar), torch.eye(3).to(haar)
         filters = torch.einsum("bkl,ip,jq,cd->cijbdkplq", haar, two, two, three).reshape(48, 3, 4, 4)
         if not binned:
             filters = filters.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
-        return F.conv2d(rgb, filters, stride=filters.shape[-1])
+        return F.conv2d(rgb.to(haar.dtype), filters, stride=filters.shape[-1])
 
 
 class _Wavelet(nn.Module):
