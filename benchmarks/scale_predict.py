@@ -25,7 +25,7 @@ RAWS = 10**6
 LEGS = 3
 STAGES = 9
 # Of a 12-megapixel raw on two cores: two thirds of the 18 megapixels of benchmarks/results.json.
-DECODE_S, NETWORKS_S, EXPORT_S = 0.3, 28.5, 0.9
+DECODE_S, NETWORKS_S, EXPORT_S = 0.35, 23.0, 0.8
 # Assumed, not measured: a host with a GPU does the legs with networks 30 times as fast as two cores; prices are list
 # prices of a large cloud for 2 cores, for 4 cores with a small GPU, and for storage.
 GPU_SPEED = 30
