@@ -213,7 +213,10 @@ def test_what_cannot_be_trained(photographs: Photographs) -> None:
 
 
 def multiplications(network: nn.Module, side: int) -> int:
-    """Count what convolutions, linear layers and both products of attention multiply for a square picture."""
+    """Count what convolutions, linear layers and both products of attention multiply for a square picture.
+
+    With gradients, as then each layer is run by itself; without, some are one.
+    """
     total = 0
 
     def linear(layer: Any, _: Any, output: Any) -> None:
@@ -235,8 +238,7 @@ def multiplications(network: nn.Module, side: int) -> int:
             module.register_forward_hook(convolution)
         elif type(module).__name__ in ("WindowAttention", "OverlappingAttention"):
             module.register_forward_hook(attention)
-    with torch.inference_mode():
-        network(torch.zeros(1, 3, side, side))
+    network(torch.zeros(1, 3, side, side))
     return total
 
 
