@@ -25,19 +25,18 @@ TILE, OVERLAP = 256, 32
 def as_published(network: nn.Module) -> nn.Module:
     """Return a float32 copy that lies in memory plane by plane and whose attention is written out."""
     plain = copy.deepcopy(network).float().to(memory_format=torch.contiguous_format)
+    forward = {
+        MWISPNet: _mwispnet,
+        _ChannelAttention: _channel_attention,
+        _Block: _block,
+        WindowAttention: _window_attention,
+        OverlappingAttention: _overlapping_attention,
+    }
     for module in plain.modules():
-        if isinstance(module, WindowAttention):
-            module.forward = MethodType(_window_attention, module)
-        elif isinstance(module, OverlappingAttention):
-            module.forward = MethodType(_overlapping_attention, module)
-        elif isinstance(module, _Block):
-            module.forward = MethodType(_block, module)
+        if type(module) in forward:
+            module.forward = MethodType(forward[type(module)], module)
         elif isinstance(module, HAT):
             module._enlarged = MethodType(_enlarged, module)
-        elif isinstance(module, MWISPNet):
-            module.forward = MethodType(_mwispnet, module)
-        elif isinstance(module, _ChannelAttention):
-            module.forward = MethodType(_channel_attention, module)
     return plain
 
 
