@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,15 +30,15 @@ from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
+from flows.embedded import Embedded
 from flows.runners import opened
 from nightisp.batch import Batch, FrameResult, Performed, Stop
 from nightisp.engine import Plan
 from nightisp.errors import ServerError
 from nightisp.groups import execute_in_groups
 from nightisp.journal import LOG
-from nightisp.leash import hold
 from nightisp.params import DRAFT, Tree, as_settings
-from nightisp.run import Job, Observer, Options, Report, execute
+from nightisp.run import Begun, Job, Observer, Options, Report, begin, execute
 from nightisp.summary import as_markdown, computed
 from tasks import stage_task
 
@@ -82,6 +82,7 @@ class Hooks:
 
     observer: Observer = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
+    begun: Begun | None = None
     report: Report | None = None
     server: Server = field(default_factory=Server)
     on_term: Any = None
@@ -140,11 +141,17 @@ def rendered(options: Options) -> Any:
     shown = Shown(hooks.observer, hooks.server)
     with _logged(hooks.server), _terminated_by(hooks.on_term):
         if options.runner == "threads" and options.batch == 1:
-            report = execute(options, shown, hooks.stop, through=_as_task)
+            report = execute(options, shown, hooks.stop, through=_as_task, begun=hooks.begun)
         else:
             with opened(options) as runner:
                 report = execute_in_groups(
-                    options, shown, hooks.stop, runner.send, apart=runner.apart, at_once=runner.at_once
+                    options,
+                    shown,
+                    hooks.stop,
+                    runner.send,
+                    apart=runner.apart,
+                    at_once=runner.at_once,
+                    begun=hooks.begun,
                 )
     hooks.report = report
     tell(create_table_artifact, _table(report), key="pictures", description="What became of each picture.")
@@ -186,10 +193,20 @@ def _logged(server: Server) -> Iterator[None]:
             LOG.setLevel(level)
 
 
-def run(options: Options, observer: Observer, stop: Stop) -> Report:
-    """Run the flow in this process and return its account."""
-    hooks = Hooks(observer, stop, on_term=signal.getsignal(signal.SIGTERM))
-    hold()
+def run(options: Options, observer: Observer, stop: Stop, embedded: Embedded | None = None) -> Report:
+    """Run the flow in this process and return its account.
+
+    Parameters
+    ----------
+    embedded
+        A server that is still on its way; None if Prefect's settings name one, or it is to start its own.
+    """
+    hooks = Hooks(observer, stop, begin(options), on_term=signal.getsignal(signal.SIGTERM))
+    with embedded.reported_to() if embedded else nullcontext():
+        return _run(options, hooks)
+
+
+def _run(options: Options, hooks: Hooks) -> Report:
     token = HOOKS.set(hooks)
     try:
         state = render(options, return_state=True)

@@ -33,7 +33,7 @@ from nightisp.params import Tree
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.publish import check_writable
 from nightisp.retry import retried
-from nightisp.run import Job, Observer, Options, Report, begin, open_engine
+from nightisp.run import Begun, Job, Observer, Options, Report, begin, open_engine
 
 Done = Callable[[FrameResult], None]
 Send = Callable[["Work", Stop, Done], Iterable[FrameResult]]
@@ -154,7 +154,14 @@ def _failed(job: Job, stage: str, error: Exception) -> FrameResult:
 
 
 def execute_in_groups(
-    options: Options, observer: Observer, stop: Stop, send: Send, *, apart: bool, at_once: int | None
+    options: Options,
+    observer: Observer,
+    stop: Stop,
+    send: Send,
+    *,
+    apart: bool,
+    at_once: int | None,
+    begun: Begun | None = None,
 ) -> Report:
     """Render every picture that `options` name by sending work, `options.batch` pictures in a group.
 
@@ -169,16 +176,18 @@ def execute_in_groups(
         Whether decoding and export are legs of their own.
     at_once
         Groups under way; None: as memory and cores of this machine allow.
+    begun
+        What `begin` made of the same options, if it was called already.
 
     Raises
     ------
     NightispError
         If the options themselves are at fault, so that there is nothing to render.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     if options.until == NAMES[-1]:
         check_writable(options.output)
-    engine, tree, batch = begin(options)
+    engine, tree, batch = begun or begin(options)
     observer.found(batch)
     ended: SimpleQueue[FrameResult] = SimpleQueue()
     results: list[FrameResult] = []
@@ -210,7 +219,7 @@ def execute_in_groups(
     seen = {result.frame for result in results}
     results += [FrameResult(p.source.frame, p.source.path) for p in batch.plans if p.source.frame not in seen]
     frames = sorted([*batch.refused, *results], key=lambda result: (result.frame, str(result.source)))
-    return Report(frames, time.perf_counter() - begun, interrupted=bool(stop))
+    return Report(frames, time.perf_counter() - start, interrupted=bool(stop))
 
 
 @dataclass

@@ -155,7 +155,10 @@ def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
     return engine, tree
 
 
-def begin(options: Options) -> tuple[Engine, parameters.Tree, Batch]:
+Begun = tuple[Engine, parameters.Tree, Batch]
+
+
+def begin(options: Options) -> Begun:
     """Check everything that can be checked before the first pixel: the options, then every input."""
     engine, tree = check(options)
     batch = prepare(
@@ -177,6 +180,7 @@ def execute(
     observer: Observer,
     stop: Stop,
     through: Callable[[Options, parameters.Tree, Plan, str], Performed] | None = None,
+    begun: Begun | None = None,
 ) -> Report:
     """Render every picture that `options` name; what goes wrong with one is written down, and the others go on.
 
@@ -184,17 +188,19 @@ def execute(
     ----------
     through
         How a scheduler performs one stage of one frame, and tries again what may pass; by default in this thread.
+    begun
+        What `begin` made of the same options, if it was called already.
 
     Raises
     ------
     NightispError
         If the options themselves are at fault, so that there is nothing to render.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     output = options.output if options.until == NAMES[-1] else None
     if output:
         check_writable(output)
-    engine, tree, batch = begin(options)
+    engine, tree, batch = begun or begin(options)
     observer.found(batch)
 
     def one_stage(plan: Plan, name: str) -> Performed:
@@ -211,7 +217,7 @@ def execute(
     workers = options.workers or os.cpu_count() or 1
     rendered = render_all(batch, one_frame, workers=workers, memory=options.memory, stop=stop, done=observer.ended)
     frames = sorted([*batch.refused, *rendered], key=lambda result: (result.frame, str(result.source)))
-    return Report(frames, time.perf_counter() - begun, interrupted=bool(stop))
+    return Report(frames, time.perf_counter() - start, interrupted=bool(stop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from nightisp.params import Tree
     from nightisp.run import Observer, Options, Report
     from nightisp.store import Store
+
+    Render = Callable[[Options, Observer, Stop], Report]
 
 
 class EngineName(StrEnum):
@@ -34,15 +37,27 @@ class RunnerName(StrEnum):
     ray = "ray"
 
 
-def scheduler(engine: EngineName) -> Callable[[Options, Observer, Stop], Report]:
-    """Return what runs the pictures: the flow, or the same without Prefect."""
+@contextmanager
+def scheduler(engine: EngineName) -> Iterator[Render]:
+    """Give what runs the pictures: the flow, or the same without Prefect.
+
+    Prefect's server, if one is to be started, comes up meanwhile: options are checked beside it.
+    """
     if engine is EngineName.local:
         from nightisp.run import execute
 
-        return execute
-    from flows.render import run
+        yield execute
+        return
+    from flows import embedded
 
-    return run
+    with embedded.beside() as server:
+
+        def execute_in_flow(options: Options, observer: Observer, stop: Stop) -> Report:
+            from flows.render import run
+
+            return run(options, observer, stop, server)
+
+        yield execute_in_flow
 
 
 RunnerOption = Annotated[

@@ -140,14 +140,15 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
     from nightisp.publish import check_writable
     from nightisp.run import check
 
-    engine_at_work, _ = check(options)  # before a server is started for nothing
-    if options.until == NAMES[-1]:
-        check_writable(options.output)
     stop = Stop()
-    with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
-        if engine is EngineName.prefect:
-            progress.say("starting Prefect")
-        report = scheduler(engine)(options, progress, stop)
+    with scheduler(engine) as render:
+        engine_at_work, _ = check(options)
+        if options.until == NAMES[-1]:
+            check_writable(options.output)
+        with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
+            if engine is EngineName.prefect:
+                progress.say("starting Prefect")
+            report = render(options, progress, stop)
     if not quiet:
         progress.close_with(report)
     return report

@@ -26,6 +26,7 @@ from nightisp.cli.logs import VerboseOption, listen
 
 if TYPE_CHECKING:
     from nightisp.batch import Stop
+    from nightisp.cli.common import Render
     from nightisp.cli.progress import Progress
     from nightisp.run import Options
 
@@ -86,22 +87,22 @@ def watch(
     watched = Watch(folders, recursive, [output, *at_work.store.folders], settled)
     stop, failed = Stop(), False
     typer.echo(f"watching {', '.join(map(str, folders))}; Ctrl-C ends it", err=True)
-    with interruptible(stop, at_work.flush):
+    with scheduler(engine) as render, interruptible(stop, at_work.flush):
         while not stop:
             if arrived := watched.ready(time.monotonic()):
                 with Progress(quiet=False) as progress:
-                    failed |= _render(options, arrived, engine, progress, stop)
+                    failed |= _render(render, options, arrived, progress, stop)
             stop.wait(min(1.0, settled / 2))
     if failed:
         raise typer.Exit(3)
 
 
-def _render(options: Options, arrived: list[Path], engine: EngineName, progress: Progress, stop: Stop) -> bool:
+def _render(render: Render, options: Options, arrived: list[Path], progress: Progress, stop: Stop) -> bool:
     """Render some raws and tell whether one failed."""
     from nightisp.errors import RawFileNotFoundError
 
     try:
-        report = scheduler(engine)(options.model_copy(update={"inputs": tuple(arrived)}), progress, stop)
+        report = render(options.model_copy(update={"inputs": tuple(arrived)}), progress, stop)
     except RawFileNotFoundError as error:  # gone again before it was opened
         typer.echo(f"error: {error}", err=True)
         return True
