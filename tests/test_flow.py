@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -27,12 +28,14 @@ DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
 pytestmark = pytest.mark.server
 
 
-def run(home: Path, *arguments: str, server: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
-    environment = {k: v for k, v in environment.items() if k == "PREFECT_HOME" or not k.startswith("PREFECT_")}
+def run(
+    home: Path, *arguments: str, server: str | None = None, code: str = MAIN, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **settings}
     if server:
         environment["PREFECT_API_URL"] = server
-    command = [sys.executable, "-c", MAIN, "flow", "run", *arguments]
+    command = [sys.executable, "-c", code, "flow", "run", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -139,6 +142,76 @@ def test_the_embedded_server_is_used_quietly(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 1
 
 
+def test_the_embedded_server_keeps_the_record(server: str, home: Path, tmp_path: Path) -> None:
+    (raw,) = write_frames(tmp_path / "in", 1)
+    before = newest(server)["id"]
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    assert run(home, *options).returncode == 0
+    flow_run = newest(server)  # the same data base
+    assert flow_run["id"] != before
+    assert (flow_run["state_type"], flow_run["tags"]) == ("COMPLETED", ["auto"])
+    assert set(task_runs(server, flow_run["id"])) == {f"{name} · {raw.stem}" for name in NAMES}
+
+
+def test_a_server_that_a_profile_names_is_told(server: str, home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 1)
+    elsewhere = tmp_path / "home"
+    elsewhere.mkdir()
+    (elsewhere / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{server}"\n')
+    before = newest(server)["id"]
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    done = run(elsewhere, *options)
+    assert done.returncode == 0, done.stderr
+    assert newest(server)["id"] != before
+
+
+def test_an_embedded_server_that_does_not_come_up_is_a_clear_error(home: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "in", 1)
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    environment = {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path / 'no' / 'folder' / 'x.db'}"
+    }
+    done = run(home, *options, **environment)
+    assert done.returncode == 2
+    assert "does not come up" in done.stderr
+    assert "--engine local" in done.stderr
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_nothing_of_the_server_is_loaded_into_the_run(home: Path, tmp_path: Path) -> None:
+    """It would take as long as the server itself takes to start."""
+    write_frames(tmp_path / "in", 1)
+    code = (
+        "import atexit, sys; from nightisp.cli import main; atexit.register("
+        "lambda: print([name for name in sys.modules if name.startswith('prefect.server.')])); main()"
+    )
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    done = run(home, *options, code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_one_embedded_server_serves_several_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.embedded import beside
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    before = PREFECT_API_URL.value()
+    with beside() as embedded:
+        assert embedded is not None
+        told = set()
+        for _ in range(2):
+            with embedded.reported_to():
+                told.add(PREFECT_API_URL.value())
+                assert urllib.request.urlopen(f"{PREFECT_API_URL.value()}/health", timeout=20).read() == b"true"
+            assert PREFECT_API_URL.value() == before
+    (url,) = told
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{url}/health", timeout=5)
+
+
 def test_the_engines_give_the_same_bytes(server: str, home: Path, tmp_path: Path) -> None:
     (raw,) = write_frames(tmp_path / "in", 1)
     raw.with_name(f"{raw.stem}.nightisp.yaml").write_text("tone: {gamma: 2.2, exposure_ev: 1}\nexport: {format: png}\n")
@@ -236,8 +309,9 @@ def test_the_embedded_server_ends_with_a_run_that_is_killed(home: Path, tmp_path
     try:
         end = time.monotonic() + 120
         while not servers and time.monotonic() < end and run.poll() is None:
-            children = psutil.Process(run.pid).children()
-            servers = [child for child in children if "prefect.server.api.server:create_app" in child.cmdline()]
+            with contextlib.suppress(psutil.Error):  # a child that has just ended
+                children = psutil.Process(run.pid).children()
+                servers = [child for child in children if "flows.embedded" in child.cmdline()]
             time.sleep(0.05)
     finally:
         run.kill()
