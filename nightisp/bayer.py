@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nightisp.errors import ImageShapeError
 from nightisp.image import CFA, Samples, Triple, Window
@@ -11,7 +14,7 @@ PHASE = CFA.BGGR
 """The phase that every mosaic is brought to: the one that the published U-Net sees."""
 
 
-def to_phase(samples: Samples, cfa: CFA, target: CFA = PHASE) -> tuple[Samples, Window]:
+def to_phase(samples: NDArray[Any], cfa: CFA, target: CFA = PHASE) -> tuple[NDArray[Any], Window]:
     """Bring a mosaic to another phase and to even sizes, by reflection that keeps every color in its place.
 
     Reflection without repeating the edge moves a photosite by an even number of rows or columns, so that what is
@@ -20,14 +23,15 @@ def to_phase(samples: Samples, cfa: CFA, target: CFA = PHASE) -> tuple[Samples, 
     Parameters
     ----------
     samples
-        float32 (H, W), at least 2 x 2, any range.
+        Real (H, W), at least 2 x 2, any range.
     cfa, target
         The phase at hand and the one wanted.
 
     Returns
     -------
     samples, window
-        float32 of even sizes, at most one row and column larger on each side; where the input lies in it.
+        As they came, of even sizes, at most one row and column larger on each side, and the input itself where nothing
+        is added; where the input lies in it.
 
     Raises
     ------
@@ -43,8 +47,9 @@ def to_phase(samples: Samples, cfa: CFA, target: CFA = PHASE) -> tuple[Samples, 
         )
     top, left = next((y, x) for y in (0, 1) for x in (0, 1) if cfa.shifted(y, x) == target)
     bottom, right = (height + top) % 2, (width + left) % 2
-    padded = np.pad(samples, ((top, bottom), (left, right)), mode="reflect")
-    return padded, Window(top, left, height, width)
+    if top or bottom or left or right:
+        samples = np.pad(samples, ((top, bottom), (left, right)), mode="reflect")
+    return samples, Window(top, left, height, width)
 
 
 def positions(cfa: CFA, color: str) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from nightisp.errors import RawFileError
 from nightisp.image import CFA, Mosaic, Samples, Shot
 from nightisp.libraw import Decoded, Levels
 from nightisp.refusals import readable
+from nightisp.rows import in_rows
 from nightisp.saturation import saturation
 from nightisp.stage import Params, Stage
 
@@ -92,7 +93,9 @@ def ingest(raw: RawFile, params: IngestParams) -> Mosaic:
     shot = decoded.shot
     if params.saturation == "seen" and params.white_level is None:
         shot, white = _seen_to_clip(decoded, samples, black, white)
-    linear, window = to_phase(linearize(samples, black, white), decoded.cfa, CFA.BGGR)
+    placed, window = to_phase(samples, decoded.cfa, CFA.BGGR)  # while they are small
+    moved = [(y + window.top) % 2 * 2 + (x + window.left) % 2 for y in (0, 1) for x in (0, 1)]
+    linear = linearize(placed, (black[moved[0]], black[moved[1]], black[moved[2]], black[moved[3]]), white)
     shot = shot.model_copy(update={"black_level": black, "white_level": white})
     return Mosaic(linear, shot=shot, window=window, cfa=CFA.BGGR)
 
@@ -151,12 +154,16 @@ def linearize(samples: NDArray[Any], black: Levels, white: float) -> Samples:
     >>> linearize(np.array([[64, 1023], [0, 64]]), (64, 64, 0, 64), 1023).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
-    linear = samples.astype(np.float32)
-    for i, level in enumerate(black):
-        plane = linear[i // 2 :: 2, i % 2 :: 2]
-        plane -= np.float32(level)
-        plane /= np.float32(white - level)
-    return linear
+
+    def above_black(rows: NDArray[Any]) -> Samples:  # begins with an even row
+        linear = rows.astype(np.float32)
+        for i, level in enumerate(black):
+            plane = linear[i // 2 :: 2, i % 2 :: 2]
+            plane -= np.float32(level)
+            plane /= np.float32(white - level)
+        return linear
+
+    return in_rows(above_black, samples)
 
 
 def inspect(path: Path) -> RawSummary:
