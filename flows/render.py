@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -199,10 +199,13 @@ def run(options: Options, observer: Observer, stop: Stop, embedded: Embedded | N
     Parameters
     ----------
     embedded
-        A server that is still on its way; None if Prefect's settings name one, or it is to start its own.
+        A server that is still on its way, as `flows.embedded.beside` gives it. Meanwhile inputs are looked into.
     """
-    hooks = Hooks(observer, stop, begin(options), on_term=signal.getsignal(signal.SIGTERM))
-    with embedded.reported_to() if embedded else nullcontext():
+    hooks = Hooks(observer, stop, on_term=signal.getsignal(signal.SIGTERM))
+    if not embedded or not embedded.is_wanted():
+        return _run(options, hooks)
+    hooks.begun = begin(options)
+    with embedded.reported_to():
         return _run(options, hooks)
 
 

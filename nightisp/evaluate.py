@@ -106,7 +106,7 @@ def evaluate(options: Options, references: Path, observer: Observer, stop: Stop)
     if not references.is_dir():
         raise RawFileNotFoundError(f"{references}: no such folder; expected the reference pictures. Check --references")
     begun = time.perf_counter()
-    engine, _, batch = begin(options.model_copy(update={"until": NAMES[-1], "output": references}))
+    engine, _, batch, _ = begin(options.model_copy(update={"until": NAMES[-1], "output": references}))
     # References that lie among the raws are no raws that cannot be developed.
     refused = [r for r in batch.refused if not (r.source.parent == references and r.source.suffix.lower() in SUFFIXES)]
     batch = replace(batch, refused=tuple(refused))

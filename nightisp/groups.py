@@ -184,10 +184,9 @@ def execute_in_groups(
     NightispError
         If the options themselves are at fault, so that there is nothing to render.
     """
-    start = time.perf_counter()
     if options.until == NAMES[-1]:
         check_writable(options.output)
-    engine, tree, batch = begun or begin(options)
+    engine, tree, batch, since = begun or begin(options)
     observer.found(batch)
     ended: SimpleQueue[FrameResult] = SimpleQueue()
     results: list[FrameResult] = []
@@ -219,7 +218,7 @@ def execute_in_groups(
     seen = {result.frame for result in results}
     results += [FrameResult(p.source.frame, p.source.path) for p in batch.plans if p.source.frame not in seen]
     frames = sorted([*batch.refused, *results], key=lambda result: (result.frame, str(result.source)))
-    return Report(frames, time.perf_counter() - start, interrupted=bool(stop))
+    return Report(frames, time.perf_counter() - since, interrupted=bool(stop))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -155,11 +155,19 @@ def check_settings(options: Options) -> tuple[Engine, parameters.Tree]:
     return engine, tree
 
 
-Begun = tuple[Engine, parameters.Tree, Batch]
+class Begun(NamedTuple):
+    """What is known of a run before its first pixel."""
+
+    engine: Engine
+    tree: parameters.Tree
+    batch: Batch
+    since: float
+    """When it began, by `time.perf_counter`."""
 
 
 def begin(options: Options) -> Begun:
     """Check everything that can be checked before the first pixel: the options, then every input."""
+    since = time.perf_counter()
     engine, tree = check(options)
     batch = prepare(
         engine,
@@ -172,7 +180,7 @@ def begin(options: Options) -> Begun:
         naming=Naming(options.name, options.look),
         computes=options.runner == "threads",
     )
-    return engine, tree, batch
+    return Begun(engine, tree, batch, since)
 
 
 def execute(
@@ -196,11 +204,10 @@ def execute(
     NightispError
         If the options themselves are at fault, so that there is nothing to render.
     """
-    start = time.perf_counter()
     output = options.output if options.until == NAMES[-1] else None
     if output:
         check_writable(output)
-    engine, tree, batch = begun or begin(options)
+    engine, tree, batch, since = begun or begin(options)
     observer.found(batch)
 
     def one_stage(plan: Plan, name: str) -> Performed:
@@ -217,7 +224,7 @@ def execute(
     workers = options.workers or os.cpu_count() or 1
     rendered = render_all(batch, one_frame, workers=workers, memory=options.memory, stop=stop, done=observer.ended)
     frames = sorted([*batch.refused, *rendered], key=lambda result: (result.frame, str(result.source)))
-    return Report(frames, time.perf_counter() - start, interrupted=bool(stop))
+    return Report(frames, time.perf_counter() - since, interrupted=bool(stop))
 
 
 @dataclass(frozen=True, slots=True)

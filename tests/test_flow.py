@@ -173,6 +173,7 @@ def test_an_embedded_server_that_does_not_come_up_is_a_clear_error(home: Path, t
     }
     done = run(home, *options, **environment)
     assert done.returncode == 2
+    assert "unable to open database file" in done.stderr
     assert "does not come up" in done.stderr
     assert "--engine local" in done.stderr
     assert not list(tmp_path.glob("out/*"))
@@ -191,25 +192,70 @@ def test_nothing_of_the_server_is_loaded_into_the_run(home: Path, tmp_path: Path
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_one_embedded_server_serves_several_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.settings import PREFECT_API_URL
+def test_what_is_found_in_the_store_is_recorded_to_the_last(server: str, home: Path, tmp_path: Path) -> None:
+    frames = [raw.stem for raw in write_frames(tmp_path / "in", 12)]
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    assert run(home, *options, "--engine", "local").returncode == 0
+    assert run(home, *options).returncode == 0
+    cached = {f"{name} · {frame}": "Cached" for name in NAMES for frame in frames}
+    assert task_runs(server, newest(server)["id"]) == cached
 
+
+@pytest.fixture
+def embedded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from flows.embedded import beside
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(home))
-    before = PREFECT_API_URL.value()
-    with beside() as embedded:
-        assert embedded is not None
-        told = set()
-        for _ in range(2):
-            with embedded.reported_to():
-                told.add(PREFECT_API_URL.value())
-                assert urllib.request.urlopen(f"{PREFECT_API_URL.value()}/health", timeout=20).read() == b"true"
-            assert PREFECT_API_URL.value() == before
-    (url,) = told
+    with beside() as found:
+        assert found is not None
+        yield found
+
+
+def test_one_embedded_server_serves_several_runs_and_is_replaced_if_it_dies(embedded: Any) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    def answers(url: str | None) -> bool:
+        return bool(urllib.request.urlopen(f"{url}/health", timeout=20).read() == b"true")
+
+    before, told = PREFECT_API_URL.value(), []
+    for _ in range(3):
+        with embedded.reported_to():
+            told.append(PREFECT_API_URL.value())
+            assert answers(told[-1])
+        assert PREFECT_API_URL.value() == before
+        if len(told) == 2:
+            embedded._process.kill()
+            embedded._process.wait()
+    assert told[0] == told[1] != told[2]
+    process = embedded._process
+    process.terminate()  # as a shutdown does to all processes at once
+    time.sleep(0.5)
+    assert answers(told[2])
+    embedded.end()
+    assert process.returncode == 0
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{url}/health", timeout=5)
+        answers(told[2])
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5])
+def test_a_server_that_is_ended_while_it_comes_up_says_nothing(home: Path, seconds: float) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(home),
+        "PYTHONPATH": str(REPOSITORY),
+        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    }
+    command = [sys.executable, "-P", "-m", "flows.embedded"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        time.sleep(seconds)
+        process.stdin.close()
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 def test_the_engines_give_the_same_bytes(server: str, home: Path, tmp_path: Path) -> None:

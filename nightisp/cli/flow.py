@@ -120,11 +120,7 @@ def run(
     if dry_run:
         _tell(options, as_json)
         return
-    report = _run(options, engine, quiet=as_json)
-    if as_json:
-        from nightisp.run import as_json as to_json
-
-        typer.echo(json.dumps(to_json(report), ensure_ascii=False))
+    report = _run(options, engine, as_json=as_json)
     if report.unrecorded:
         typer.echo(f"warning: {report.unrecorded}", err=True)
         sys.stdout.flush()
@@ -133,11 +129,12 @@ def run(
         raise typer.Exit(report.status)
 
 
-def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
+def _run(options: Options, engine: EngineName, *, as_json: bool) -> Report:
     from nightisp.batch import Stop
     from nightisp.cli.progress import Progress, interruptible
     from nightisp.pipeline import NAMES
     from nightisp.publish import check_writable
+    from nightisp.run import as_json as to_json
     from nightisp.run import check
 
     stop = Stop()
@@ -145,12 +142,14 @@ def _run(options: Options, engine: EngineName, *, quiet: bool) -> Report:
         engine_at_work, _ = check(options)
         if options.until == NAMES[-1]:
             check_writable(options.output)
-        with Progress(quiet=quiet) as progress, interruptible(stop, engine_at_work.flush):
+        with Progress(quiet=as_json) as progress, interruptible(stop, engine_at_work.flush):
             if engine is EngineName.prefect:
                 progress.say("starting Prefect")
             report = render(options, progress, stop)
-    if not quiet:
-        progress.close_with(report)
+        if as_json:  # while the server still writes down what it was told
+            typer.echo(json.dumps(to_json(report), ensure_ascii=False))
+        else:
+            progress.close_with(report)
     return report
 
 
@@ -159,7 +158,7 @@ def _tell(options: Options, as_json: bool) -> None:
     from nightisp.params import as_settings
     from nightisp.run import begin
 
-    engine, _, batch = begin(options)
+    engine, _, batch, _ = begin(options)
     rows = [
         {"frame": plan.source.frame, "stage": stage, "would": todo, "why": why}
         for plan in batch.plans

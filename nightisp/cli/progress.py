@@ -158,6 +158,8 @@ def interruptible(stop: Stop, flush: Callable[[float], None] = lambda _: None) -
         flush(_FLUSH_S)
         _leave()
 
+    impatient: list[threading.Timer] = []
+
     def on_interrupt(*_: object) -> None:
         if stop:
             leave()
@@ -166,6 +168,7 @@ def interruptible(stop: Stop, flush: Callable[[float], None] = lambda _: None) -
         timer = threading.Timer(PATIENCE_S, leave)
         timer.daemon = True
         timer.start()
+        impatient.append(timer)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -174,5 +177,7 @@ def interruptible(stop: Stop, flush: Callable[[float], None] = lambda _: None) -
     try:
         yield
     finally:
+        for timer in impatient:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
