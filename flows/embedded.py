@@ -6,6 +6,7 @@ This module imports nothing of Prefect until it has to.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
 _PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-_GRACE_S = 5.0
+_RECORD_S = 60.0
+"""What writing down may take: thousands of task runs that were found in the store within seconds."""
 _LOOK_S = 1.0
 _HOST = "127.0.0.1"
 _AS_PREFECT_DOES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -120,7 +122,7 @@ class Embedded:
             if pipe:
                 pipe.close()
         try:
-            self._process.wait(timeout=_GRACE_S + 1)
+            self._process.wait(timeout=_RECORD_S + 1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -160,6 +162,10 @@ def _serve() -> None:
                 with suppress(BrokenPipeError), pipe:
                     pipe.write(f"{self.servers[0].sockets[0].getsockname()[1]}\n")
 
+        async def shutdown(self, sockets: Any = None) -> None:
+            await _recorded(self)
+            await super().shutdown(sockets)
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             pass
 
@@ -170,13 +176,27 @@ def _serve() -> None:
     os._exit(0 if servers[0].started else 1)  # all is closed; to take Python's objects apart takes another second
 
 
+async def _recorded(server: Server) -> None:
+    """Wait until what was told is written down, as long as it gets less: Prefect would drop what it has not come to."""
+    from prefect.server.utilities.messaging.memory import METRICS
+
+    least, at = float("inf"), time.monotonic()
+    while True:
+        await asyncio.sleep(0.05)
+        left = len(server.server_state.tasks) + sum(told["published"] - told["consumed"] for told in METRICS.values())
+        if left < least:
+            least, at = left, time.monotonic()
+        if not left or time.monotonic() - at > _LOOK_S:
+            return
+
+
 def _follow(servers: list[Server]) -> None:
     """End when whoever started this server has ended, or closes the pipe."""
     while os.read(0, 1):
         pass
     for server in servers:
         server.should_exit = True
-        time.sleep(_GRACE_S)
+        time.sleep(_RECORD_S)
     os._exit(1)
 
 

@@ -193,7 +193,7 @@ def test_nothing_of_the_server_is_loaded_into_the_run(home: Path, tmp_path: Path
 
 
 def test_what_is_found_in_the_store_is_recorded_to_the_last(server: str, home: Path, tmp_path: Path) -> None:
-    frames = [raw.stem for raw in write_frames(tmp_path / "in", 12)]
+    frames = [raw.stem for raw in write_frames(tmp_path / "in", 20)]
     options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
     assert run(home, *options, "--engine", "local").returncode == 0
     assert run(home, *options).returncode == 0
