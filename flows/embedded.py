@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 _RECORD_S = 60.0
 """What writing down may take: thousands of task runs that were found in the store within seconds."""
+_STUCK_S = 5.0
+"""How long nothing may be written down before the rest is given up."""
 _LOOK_S = 1.0
 _HOST = "127.0.0.1"
 _AS_PREFECT_DOES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -186,7 +188,7 @@ async def _recorded(server: Server) -> None:
         left = len(server.server_state.tasks) + sum(told["published"] - told["consumed"] for told in METRICS.values())
         if left < least:
             least, at = left, time.monotonic()
-        if not left or time.monotonic() - at > _LOOK_S:
+        if not left or time.monotonic() - at > _STUCK_S:
             return
 
 

@@ -20,6 +20,7 @@ from nightisp.groups import Done, Send, Work
 from nightisp.run import Options
 from tasks.channel import RESULT, sent, stop_name
 from tasks.leg import Sealed, leg_task
+from tasks.telling import leave_others
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _LOOK_S = 1.0
@@ -88,6 +89,7 @@ def _dask(options: Options) -> Iterator[Runner]:
             raise RunnerError(
                 f"--address {options.address}: no Dask scheduler answers ({error}); start one (`dask scheduler`)"
             ) from error
+        client.run(leave_others, PREFECT_API_URL.value())
         offers = _Offers(lambda: {name for worker in _workers(client) for name in worker["resources"]})
 
         def send(work: Work, stop: Stop, done: Done) -> tuple[FrameResult, ...]:

@@ -35,6 +35,11 @@ def sent(work: Work, stop: Stop, done: Done) -> Iterator[Work]:
         del _HERE[given.id]
 
 
+def is_sender() -> bool:
+    """Tell whether work that this process sent is under way, here or elsewhere."""
+    return bool(_HERE)
+
+
 def listener(work: Work) -> tuple[Stopping, Done]:
     """Return how the process that does the work hears and is heard; where there is no way, the end tells all."""
     if work.id in _HERE:

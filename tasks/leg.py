@@ -13,6 +13,7 @@ from nightisp.batch import FrameResult, Perform, Performed
 from nightisp.engine import Plan
 from nightisp.groups import Leg, Work
 from nightisp.run import Job
+from tasks import telling
 from tasks.channel import listener
 from tasks.stage import stage_task
 
@@ -34,6 +35,7 @@ def leg_task(leg: Leg) -> Task[..., tuple[FrameResult, ...]]:
 
     def run(title: str, sealed: Sealed) -> tuple[FrameResult, ...]:  # noqa: ARG001 - `title` names the task run
         work = sealed.work
+        telling.begin()
         stop, done = listener(work)
         return work.perform(stop, done, _recorded if work.each else None)
 
@@ -45,6 +47,8 @@ def leg_task(leg: Leg) -> Task[..., tuple[FrameResult, ...]]:
         task_run_name="{title}",
         cache_policy=NO_CACHE,
         persist_result=False,
+        on_completion=[telling.tell_all],
+        on_failure=[telling.tell_all],
     )
 
 
