@@ -9,7 +9,7 @@ sizes       a cold run against megapixels
 frames      1, 10 and 100 frames, cold and cached, with and without Prefect
 throughput  pictures a second once all is warm, at 12 and 24 megapixels
 storing     one raw in one process, its stages kept in a store and not, in turn
-orchestra   ten frames of 12 megapixels cold, with and without Prefect
+orchestra   ten frames of 12 megapixels cold, with and without Prefect, in turn
 
 `--device cuda` measures a graphics card; its figures go to a file of their own.
 """
@@ -33,7 +33,7 @@ import runs
 import torch
 from end_to_end import darktable, rawpy_default, rawtherapee
 from plot import plot
-from runs import ROOT, Figures, render, synthetic, timed
+from runs import ROOT, Figures, in_turn, render, synthetic, timed
 from storing import storing
 
 from nightisp.models.evaluation import prepared, resolved
@@ -229,16 +229,14 @@ def throughput(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
 
 
 def orchestra(work: Path, _megapixels: float, _ceilings: Figures) -> Figures:
-    """Develop ten frames of 12 megapixels, one after another, by the local engine and by Prefect."""
-    folder, found = work / "raws", dict[str, float]()
+    """Develop ten frames of 12 megapixels by the local engine and by Prefect, in turn."""
+    folder = work / "raws"
     for number in range(10):
         synthetic(folder / f"frame{number}.dng", 12, seed=number)
-    for engine in ("local", "prefect"):
-        report = render(work, folder, f"--engine={engine}", "--workers=1", store=engine)
-        took, stages = report["process_seconds"], sum(sum(frame["seconds"].values()) for frame in report["frames"])
-        found |= {engine: took, f"{engine}_outside_stages": took - stages}
-        more = took / found["local"] - 1
-        print(f"| {engine} | {took:.1f} s, {took - stages:.1f} outside stages | {more:+.1%} of local |", flush=True)
+    engines = ("local", "prefect")
+    found = dict(zip(engines, in_turn(work, folder, *((f"--engine={e}", "--workers=1") for e in engines)), strict=True))
+    for engine, took in found.items():
+        print(f"| {engine} | {took:.1f} s | {took / found['local'] - 1:+.1%} of local |", flush=True)
     return found
 
 

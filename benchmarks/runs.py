@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from nightisp.dng import write_dng
 from nightisp.image import CFA, ColorMatrix, Mosaic, Shot
@@ -48,16 +50,59 @@ def synthetic(path: Path, megapixels: float, seed: int = 0) -> Path:
 
 def render(work: Path, raw: Path, *settings: str, store: str = "store") -> Figures:
     """Run `nightisp flow run` in a process of its own; return its account, and the seconds that the process took."""
+    begun = time.perf_counter()
+    process = _started(work, raw, *settings, store=store)
+    report = _report(process, work, store)
+    return {**report, "process_seconds": time.perf_counter() - begun}
+
+
+def in_turn(work: Path, raw: Path, *ways: tuple[str, ...]) -> list[float]:
+    """Run `nightisp flow run` in several ways, two seconds of each in turn; return the seconds that each took.
+
+    What else the machine does slows all of them alike then; one after another, the same way differs by 4 % and more.
+    """
+    processes = [_started(work, raw, *settings, store=f"way{number}") for number, settings in enumerate(ways)]
+    took = [0.0] * len(ways)
+    for process in processes:
+        _signal(process, "suspend")
+    while going := [number for number, process in enumerate(processes) if process.poll() is None]:
+        for number in going:
+            _signal(processes[number], "resume")
+            begun = time.perf_counter()
+            with suppress(subprocess.TimeoutExpired):
+                processes[number].wait(2)
+            took[number] += time.perf_counter() - begun
+            _signal(processes[number], "suspend")
+    for number, process in enumerate(processes):
+        _report(process, work, f"way{number}")
+    return took
+
+
+def _signal(process: subprocess.Popen[bytes], what: str) -> None:
+    """Suspend or resume a process and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        every = psutil.Process(process.pid)
+        for each in (every, *every.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                getattr(each, what)()
+
+
+def _started(work: Path, raw: Path, *settings: str, store: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", MAIN, "flow", "run", "--json", f"--input={raw}", f"--output={work}/{store}-output"]
     command += [f"--store={work}/{store}", f"--weights={ROOT / 'weights'}", f"--device={device}"]
     if not any(setting.startswith("--engine") for setting in settings):
         command.append("--engine=local")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    begun = time.perf_counter()
-    done = subprocess.run([*command, *settings], env=environment, cwd=work, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(settings)}: {done.stderr}{done.stdout}")
-    return {**json.loads(done.stdout), "process_seconds": time.perf_counter() - begun}
+    with (work / f"{store}.json").open("w") as out, (work / f"{store}.err").open("w") as err:
+        return subprocess.Popen([*command, *settings], env=environment, cwd=work, stdout=out, stderr=err)
+
+
+def _report(process: subprocess.Popen[bytes], work: Path, store: str) -> Figures:
+    out = (work / f"{store}.json").read_text()
+    if process.wait():
+        sys.exit(f"{process.args}: {(work / f'{store}.err').read_text()}{out}")
+    report: Figures = json.loads(out)
+    return report
 
 
 def timed(call: Callable[[], object]) -> float:

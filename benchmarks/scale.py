@@ -58,6 +58,7 @@ class Lab:
 
     @contextmanager
     def open(self) -> Iterator[None]:
+        from nightisp.cli.ui import SETTINGS
         from tests.cluster import cluster
         from tests.postgres import postgres
         from tests.prefect_server import standing
@@ -65,7 +66,7 @@ class Lab:
         home = self.folder / "prefect"
         home.mkdir(parents=True)
         with ExitStack() as stack:
-            variables = {}
+            variables = {**SETTINGS}
             if self.kind == "postgresql":
                 database = stack.enter_context(postgres())
                 variables["PREFECT_API_DATABASE_CONNECTION_URL"] = database.url

@@ -26,7 +26,7 @@ from nightisp import code, journal
 from nightisp import params as parameters
 from nightisp.claims import Held
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, RawFileError, StoreError
-from nightisp.models.heap import release_freed_memory
+from nightisp.models.heap import PROGRAM, release_freed_memory
 from nightisp.pipeline import NAMES, PIPELINE, index
 from nightisp.publish import claim, publish
 from nightisp.raw import RawFile
@@ -276,7 +276,7 @@ class Engine:
         return seconds
 
     def _release_memory(self) -> None:
-        release_freed_memory(above=2 * self.networks.memory)
+        release_freed_memory(above=PROGRAM + 2 * self.networks.memory)
 
     def _keep(self, plan: Plan, stage: Stage, image: Any, stored: Any, record: dict[str, Any], claimed: Held) -> None:
         """Have a picture written, and its claim released.

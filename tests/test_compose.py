@@ -7,11 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from flows.quiet import EMBEDDED
+from nightisp.cli.ui import SETTINGS
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
@@ -33,6 +37,13 @@ def test_services_wait_for_services_that_tell_when_they_are_ready() -> None:
         assert set(needed) <= set(SERVICES)
         for name, condition in conditions.items():
             assert condition == "service_completed_successfully" or "healthcheck" in SERVICES[name]
+
+
+def test_every_server_writes_down_many_task_runs_at_once() -> None:
+    def recorder(settings: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in settings.items() if "_TASK_RUN_RECORDER_" in name}
+
+    assert recorder(OURS["server"]["environment"]) == recorder(SETTINGS) == recorder(EMBEDDED) != {}
 
 
 def test_only_this_machine_can_reach_it_and_secrets_are_asked_for() -> None:
