@@ -89,7 +89,8 @@ def _dask(options: Options) -> Iterator[Runner]:
             raise RunnerError(
                 f"--address {options.address}: no Dask scheduler answers ({error}); start one (`dask scheduler`)"
             ) from error
-        client.run(leave_others, PREFECT_API_URL.value())
+        # Whoever has no such function, or dies, tells what is wrong when a leg comes to it.
+        client.run(leave_others, PREFECT_API_URL.value(), on_error="ignore")
         offers = _Offers(lambda: {name for worker in _workers(client) for name in worker["resources"]})
 
         def send(work: Work, stop: Stop, done: Done) -> tuple[FrameResult, ...]:

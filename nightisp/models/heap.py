@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1
 
 PROGRAM = 400_000_000
-"""Bytes that Python, the libraries and the networks' weights take, Prefect's client too: there is nothing to give back."""
+"""Bytes that Python, the libraries and the weights take, Prefect's client too: nothing of it can be given back."""
 
 MEMORY = 10**9
 """Bytes that the features of one tile may take, unless somebody knows better."""
