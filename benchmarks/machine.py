@@ -16,8 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 _ATEN = torch.ops.aten
-_FLOPS = flop_registry | {  # torch forgets attention on processors
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention]
+
+
+def _pointwise(x: Any, weight: Any, bias: Any, padding: Any, stride: Any, dilation: Any, *_: Any, out_val: Any) -> int:
+    """Count oneDNN's convolution with what comes after it as the convolution that it is."""
+    count: int = flop_registry[_ATEN.convolution](
+        x, weight, bias, stride, padding, dilation, False, None, 1, out_val=out_val
+    )
+    return count
+
+
+_FLOPS = flop_registry | {  # what torch forgets on processors
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention],
+    torch.ops.mkldnn._convolution_pointwise: _pointwise,
 }
 
 

@@ -98,8 +98,9 @@ def _started(work: Path, raw: Path, *settings: str, store: str) -> subprocess.Po
 
 
 def _report(process: subprocess.Popen[bytes], work: Path, store: str) -> Figures:
+    status = process.wait()
     out = (work / f"{store}.json").read_text()
-    if process.wait():
+    if status:
         sys.exit(f"{process.args}: {(work / f'{store}.err').read_text()}{out}")
     report: Figures = json.loads(out)
     return report

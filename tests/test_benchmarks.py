@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from benchmarks import plain
+from benchmarks import plain, runs
 from benchmarks.machine import FlopsByPrecision
 from nightisp.models import build
 
@@ -21,7 +23,8 @@ def test_flops_are_counted_by_precision() -> None:
         F.conv2d(picture, weight, padding=1)
         F.linear(rows, matrix, torch.zeros(32).bfloat16())
         F.scaled_dot_product_attention(query, key, key)
-    products = {"float32": 6 * 5 * 8 * 4 * 9, "bfloat16": 2 * 7 * 16 * 32 + 2 * 3 * 2 * 9 * 25 * 16}
+        torch.ops.mkldnn._convolution_pointwise(picture, weight, None, [0, 1], [1, 2], [1, 1], 1, "relu", [], "")
+    products = {"float32": (6 * 5 + 4 * 3) * 8 * 4 * 9, "bfloat16": 2 * 7 * 16 * 32 + 2 * 3 * 2 * 9 * 25 * 16}
     assert counter.counts == {precision: 2 * count for precision, count in products.items()}
 
 
@@ -49,3 +52,15 @@ def test_the_published_way_is_the_same_network(name: str, given: dict[str, objec
     with torch.inference_mode():
         ours = network(torch.from_numpy(planes)[None])[0].numpy()
     np.testing.assert_allclose(plain.whole(published, planes, 8), ours, atol=2e-5 * np.abs(ours).max())
+
+
+def test_runs_are_waited_for_one_by_one_and_in_turn(tmp_path: Path) -> None:
+    raw = runs.synthetic(tmp_path / "raw.dng", 0.01)
+    report = runs.render(tmp_path, raw, "--until=tone")
+    assert report["frames"][0]["seconds"]["tone"] > 0
+    assert report["process_seconds"] > report["wall_seconds"]
+    seconds = runs.in_turn(tmp_path, raw, ("--until=tone",), ("--until=color",))
+    assert min(seconds) > 0
+    assert all((tmp_path / f"way{number}").is_dir() for number in (0, 1))
+    with pytest.raises(SystemExit, match="no_such_stage"):
+        runs.in_turn(tmp_path, raw, ("--until=no_such_stage",))

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nightisp.errors import ParamsError, WeightsMismatchError  # noqa: E402
-from nightisp.models import PRESETS, build, infer  # noqa: E402
+from nightisp.models import PRESETS, build, denoise_unet, infer  # noqa: E402
 
 SHARED = Path(os.environ.get("NIGHTISP_SHARED", Path(__file__).parents[1] / "../shared"))
 GOLDEN = SHARED / "reference" / "golden"
@@ -161,6 +161,30 @@ def test_measuring_a_network_imports_no_compiler():
     )
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize(("size", "sample"), [(0.03, 1.0), (1e20, 1.0), (0.03, float("nan")), (0.03, float("inf"))])
+def test_convolving_and_rectifying_in_one_pass_is_the_same_and_hides_nothing(
+    size: float, sample: float, monkeypatch
+) -> None:
+    """Weights so large that features are infinite somewhere, or a picture that is: NaN must come out, not 0."""
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 on this processor")
+    torch.manual_seed(0)
+    network = build("denoise_unet").eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=size)
+    network, picture = network.bfloat16(), torch.rand(1, 4, 24, 32)
+    picture[0, 2, 5, 7], sound = sample, (size, sample) == (0.03, 1.0)
+    asked = []
+    one_pass = denoise_unet._in_one_pass
+    monkeypatch.setattr(denoise_unet, "_in_one_pass", lambda *given: asked.append(1) or one_pass(*given))
+    with torch.inference_mode():
+        fused = network(picture)
+        monkeypatch.setattr(type(network), "_may_be_in_one_pass", lambda *_: False)
+        torch.testing.assert_close(fused, network(picture), rtol=0, atol=0, equal_nan=True)
+    assert bool(asked) == sound
+    assert bool(fused.isfinite().all()) == sound
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 40), (33, 33), (64, 48)])
