@@ -12,7 +12,8 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
-    NIGHTISP_STORE=/var/cache/nightisp
+    NIGHTISP_STORE=/var/cache/nightisp \
+    GLIBC_TUNABLES=glibc.malloc.tcache_count=0
 WORKDIR /nightisp
 
 # Layers from what changes seldom to what changes often: torch, the other packages, the sources.

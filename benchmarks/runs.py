@@ -20,7 +20,7 @@ from nightisp.image import CFA, ColorMatrix, Mosaic, Shot
 from nightisp.noise import add_noise
 
 ROOT = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 SHOT = Shot(
     camera="synthetic",
     iso=1600,

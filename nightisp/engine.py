@@ -267,7 +267,7 @@ class Engine:
         with self._one_at_a_time(stage, chosen):
             result = stage(image, chosen, self.networks)
             stored = result.stored()
-            result = result.restore(stored, result.state())  # as the store would give it back
+            result = result.settled(stored, image)  # as the store would give it back
             self._release_memory()
         seconds = time.perf_counter() - begun
         if stage is PIPELINE[0] and digest_source(here(plan.source)) != plan.source.digest:
@@ -276,7 +276,7 @@ class Engine:
         return seconds
 
     def _release_memory(self) -> None:
-        release_freed_memory(above=PROGRAM + 2 * self.networks.memory)
+        release_freed_memory(above=PROGRAM + 5 * self.networks.memory // 2)
 
     def _keep(self, plan: Plan, stage: Stage, image: Any, stored: Any, record: dict[str, Any], claimed: Held) -> None:
         """Have a picture written, and its claim released.

@@ -102,6 +102,10 @@ class EncodedPicture:
         """Return the picture itself: bytes are stored as they are."""
         return self
 
+    def settled(self, _stored: NDArray[Any], _source: object) -> Self:
+        """Return the picture itself, as `rounded` does."""
+        return self
+
 
 def export(image: DisplayImage, params: ExportParams) -> EncodedPicture:
     """Encode the visible part as a file, with its color profile and the EXIF of the raw.

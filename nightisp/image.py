@@ -159,10 +159,10 @@ class Image:
         return {f.name: _to_json(getattr(self, f.name)) for f in fields(self) if f.name != "samples"}
 
     @classmethod
-    def restore(cls, stored: NDArray[Any], state: dict[str, Any]) -> Self:
-        """Undo `stored` and `state`."""
+    def restore(cls, stored: NDArray[Any], state: dict[str, Any], into: Samples | None = None) -> Self:
+        """Undo `stored` and `state`; the samples go into memory that is given, if it is."""
         whole = stored.dtype == np.uint16
-        samples = in_rows(lambda part: part * np.float32(1 / 65535) if whole else part, stored)
+        samples = in_rows(lambda part: part * np.float32(1 / 65535) if whole else part, stored, into=into)
         return cls(samples, **cls.parsed(state))
 
     @staticmethod
@@ -173,6 +173,16 @@ class Image:
     def rounded(self) -> Self:
         """Return the picture as the store would give it back: a hit and a miss have the same bits."""
         return self.restore(self.stored(), self.state())
+
+    def settled(self, stored: NDArray[Any], source: object) -> Self:
+        """Return what `rounded` does, from what `stored` gave; this picture is not to be used any more.
+
+        Its samples are overwritten where they are its own: not where it has them from `source`, which it was made from.
+        """
+        theirs = source.samples if isinstance(source, Image) else None
+        own = self.samples.flags.writeable and self.samples.flags.c_contiguous
+        own = own and (theirs is None or not np.may_share_memory(self.samples, theirs))
+        return self.restore(stored, self.state(), self.samples if own else None)
 
 
 @dataclass(frozen=True, slots=True)

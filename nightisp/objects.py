@@ -23,7 +23,7 @@ import numpy as np
 from nightisp.errors import ArtifactDamagedError, ArtifactNotFoundError, StoreError, StoreVersionError
 from nightisp.leases import LASTS_S, Lease, Leases
 from nightisp.remote import Remote, is_url
-from nightisp.store import ARRAYS, DIGEST, FORMAT, Entry, Store, write_group
+from nightisp.store import ARRAYS, DIGEST, FORMAT, Entry, Store, write_group, zarr_by_cores
 
 _ROOT = "zarr.json"
 _VERSION = "store.json"
@@ -215,8 +215,6 @@ class ObjectStore(Store):
         """Do nothing: there are no logs."""
 
     def _array(self, entry: ObjectEntry, root: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
-        import zarr
-
         contents = {}
         for path, (size, digest) in root["attributes"]["objects"].items():
             if not path.startswith(f"{name}/"):
@@ -232,7 +230,7 @@ class ObjectStore(Store):
             contents[path] = content
         contents[_ROOT] = json.dumps(root).encode()
         try:
-            group = zarr.open_group(_memory(contents), mode="r", use_consolidated=True)
+            group = zarr_by_cores().open_group(_memory(contents), mode="r", use_consolidated=True)
             return np.asarray(group[name][...])
         except MemoryError:
             raise

@@ -13,7 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 ROWS = 64
 
 
-def in_rows(work: Callable[..., Any], *arrays: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+def in_rows(
+    work: Callable[..., Any], *arrays: NDArray[Any], dtype: DTypeLike = np.float32, into: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Apply what works pixel by pixel to arrays of the same height.
 
     Parameters
@@ -24,6 +26,8 @@ def in_rows(work: Callable[..., Any], *arrays: NDArray[Any], dtype: DTypeLike = 
         (H, ...).
     dtype
         Of the result: what `work` gives is cast to it.
+    into
+        Where the result goes, of its shape and type; a new array if not given.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def in_rows(work: Callable[..., Any], *arrays: NDArray[Any], dtype: DTypeLike = 
     >>> in_rows(lambda part, more: part + more, np.ones((600, 2)), np.full((600, 2), 2.0)).sum()
     np.float32(3600.0)
     """
-    result = np.empty(arrays[0].shape, dtype)
+    result = np.empty(arrays[0].shape, dtype) if into is None else into
 
     def step(top: int) -> None:
         part = slice(top, top + ROWS)

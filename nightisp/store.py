@@ -17,6 +17,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,8 @@ class Store:
 
     def read_array(self, entry: Entry, name: str) -> np.ndarray[Any, Any]:
         """Return the array `samples` or `preview` of an artifact, checksums verified."""
-        import zarr
-
         try:
-            return np.asarray(zarr.open_array(Path(entry.path) / name, mode="r")[...])
+            return np.asarray(zarr_by_cores().open_array(Path(entry.path) / name, mode="r")[...])
         except PermissionError as error:
             raise StoreError(f"{entry.path}: cannot be read: {error.strerror}; name another --store") from error
         except Exception as error:  # zarr and its codecs raise whatever they please on bad bytes
@@ -303,6 +302,16 @@ class Store:
             beside.replace(path)
 
 
+@cache
+def zarr_by_cores() -> Any:
+    """Import zarr, and let no more chunks be in the making than there are cores: each takes three times its size."""
+    import zarr
+
+    cores = max(2, os.cpu_count() or 1)
+    zarr.config.set({"async.concurrency": min(cores, zarr.config.get("async.concurrency"))})
+    return zarr
+
+
 def write_group(
     where: Any, samples: np.ndarray[Any, Any], preview: np.ndarray[Any, Any], attributes: Any, *, whole: bool = False
 ) -> None:
@@ -315,10 +324,9 @@ def write_group(
     whole
         Whether each array is to be one file: its chunks lie in one shard.
     """
-    import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    group = zarr.create_group(where, zarr_format=3, attributes=attributes)
+    group = zarr_by_cores().create_group(where, zarr_format=3, attributes=attributes)
     names = {1: ("byte",), 2: ("y", "x"), 3: ("y", "x", "color")}[samples.ndim]
     shrink = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=samples.itemsize), Crc32cCodec()]
     for name, array, dimensions, compressors in (

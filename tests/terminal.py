@@ -11,7 +11,7 @@ import pytest
 
 from nightisp import cli
 
-PROGRAM = [sys.executable, "-c", "from nightisp.cli import program; program()"]
+PROGRAM = [sys.executable, "-c", "from nightisp.__main__ import program; program()"]
 """The command line as a process of its own."""
 
 

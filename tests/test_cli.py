@@ -20,7 +20,7 @@ from nightisp.pipeline import NAMES
 from tests.frames import SHOT, nobody, write_frame, write_frames, write_pair
 from tests.terminal import Terminal, render
 
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -16,7 +16,7 @@ from tests.terminal import Terminal, render
 
 REPOSITORY = Path(__file__).parents[1]
 Offered = Callable[[str], list[str]]
-CODE = "import sys; sys.argv = ['nightisp']; from nightisp.cli import program; program()"
+CODE = "import sys; sys.argv = ['nightisp']; from nightisp.__main__ import program; program()"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"] 
 MODULES = {
     "prefect": ["-m", "prefect"],
     "dask": ["-m", "dask"],
-    "nightisp": ["-c", "from nightisp.cli import program; program()"],
+    "nightisp": ["-c", "from nightisp.__main__ import program; program()"],
 }
 COMMANDS = {name: shlex.split(s["command"]) for name, s in OURS.items() if isinstance(s["command"], str)}
 

@@ -23,7 +23,7 @@ from tests.cluster import cluster
 from tests.frames import write_frames
 
 REPOSITORY = Path(__file__).parents[1]
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 DOWNSTREAM = list(NAMES[NAMES.index("tone") :])
 
 pytestmark = pytest.mark.server

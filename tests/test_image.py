@@ -138,6 +138,32 @@ def test_rounded_twice_is_rounded_once(image: Image) -> None:
     assert once.rounded().state() == once.state() == image.state()
 
 
+@by_state
+def test_settled_is_rounded_in_memory_of_its_own(image: Image) -> None:
+    rounded, stored = image.rounded(), image.stored()
+    own = image.with_samples(image.samples.copy())
+    settled = own.settled(stored, image)
+    assert np.array_equal(settled.samples, rounded.samples)
+    assert settled.state() == rounded.state()
+    assert settled.samples is own.samples
+
+
+@by_state
+def test_settled_leaves_alone_what_others_may_read(image: Image) -> None:
+    before, expected = image.samples.copy(), image.rounded().samples
+    behind_a_view = image.with_samples(image.samples[:])
+    fixed = image.with_samples(image.samples.copy())
+    fixed.samples.setflags(write=False)
+    across = image.with_samples(np.asfortranarray(image.samples))  # what comes from the store lies row by row
+    for mine, source in ((image, image), (behind_a_view, image), (fixed, None), (across, None)):
+        held = mine.samples.copy()
+        settled = mine.settled(mine.stored(), source)
+        assert np.array_equal(settled.samples, expected)
+        assert settled.samples.flags.c_contiguous
+        assert np.array_equal(mine.samples, held)
+    assert np.array_equal(image.samples, before)
+
+
 @pytest.mark.parametrize("level", [0, 1, 2, 12345, 32767, 32768, 65534, 65535])
 def test_every_sixteen_bit_level_survives(level: int) -> None:
     stored = np.full((1, 1, 3), level, np.uint16)

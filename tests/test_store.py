@@ -370,3 +370,11 @@ def test_remove_is_complete(filled: Store) -> None:
     assert not filled.holds("denoise", KEY)
     assert not list(filled.entries())
     filled.remove(filled.entry("denoise", KEY))  # twice is no error
+
+
+@pytest.mark.parametrize(("asked", "most"), [("", max(2, os.cpu_count() or 1)), ("1", 1)])
+def test_no_more_chunks_are_in_the_making_than_there_are_cores(asked: str, most: int) -> None:
+    code = "from nightisp.store import zarr_by_cores; print(zarr_by_cores().config.get('async.concurrency'))"
+    environment = os.environ | ({"ZARR_ASYNC__CONCURRENCY": asked} if asked else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert 1 <= int(done.stdout) <= most

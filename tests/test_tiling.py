@@ -119,6 +119,13 @@ def test_what_features_take_is_measured():
     assert bytes_per_sample(half, 3, 2) == pytest.approx(4 * (3 + 16) / 4, rel=0.01)
 
 
+def test_the_unet_holds_three_features_of_the_full_size():
+    unet = build("denoise_unet").eval()
+    # Beside them what comes in, and what the decoder waits for at a quarter of the samples.
+    assert bytes_per_sample(unet, 4, 4) == pytest.approx(4 * 64 * 3.25, rel=0.05)
+    assert bytes_per_sample(prepared(unet, "bfloat16"), 4, 4) == pytest.approx(2 * 64 * 3.25, rel=0.05)
+
+
 def test_tiles_are_as_large_as_memory_allows(unet):
     planes, cost, sizes = planes_of(4, 600, 400), bytes_per_sample(unet, 4, 4), []
     tiling.receptive_field(unet, 4, 4)  # measured once, by runs that are not meant here

@@ -367,7 +367,7 @@ def test_a_killed_training_goes_on(folder: Path, tmp_path: Path) -> None:
     program = [
         sys.executable,
         "-c",
-        "from nightisp.cli import program; program()",
+        "from nightisp.__main__ import program; program()",
         "train",
         "denoise",
         "--photographs",

@@ -18,7 +18,7 @@ from nightisp.watch import Watch
 from tests.frames import write_frame, write_pair
 from tests.terminal import Terminal
 
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 
 
 def test_a_raw_is_ready_when_it_has_settled_and_only_once(tmp_path: Path) -> None:

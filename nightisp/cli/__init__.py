@@ -5,12 +5,8 @@ Exit status: 0 all rendered, 1 a fault of ours, 2 wrong use or parameters, 3 som
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import gc
 import os
 import sys
-import threading
 
 import typer
 
@@ -24,11 +20,6 @@ from nightisp.cli.synthesize import synthesize
 from nightisp.cli.train import train
 from nightisp.cli.ui import ui
 from nightisp.errors import NightispError
-
-_COLLECT = 50_000
-"""New objects after which Python looks for cycles among them, for as long as the process lives. By default it looks
-hundreds of times while libraries are loaded, whose objects stay: a twentieth of a draft's time. Pictures are in no
-cycles, so that memory does not grow by it."""
 
 app = typer.Typer(
     help="Turn raw photographs taken at night into finished sRGB pictures.",
@@ -86,24 +77,6 @@ def main() -> None:
     except Exception as error:
         status = _fail(error, 1)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def program() -> None:
-    """Run the command line as the whole of a process, which ends with it.
-
-    What Python does last, to take every module and object apart, takes 0.7 s once PyTorch is loaded, and the system
-    does it in no time. All that anyone asked to be done at the end is done: threads joined, exit functions called.
-    """
-    gc.set_threshold(_COLLECT, 20, 20)
-    try:
-        main()
-    except SystemExit as leaving:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # the reader of our output has gone
-                stream.flush()
-        os._exit(leaving.code if isinstance(leaving.code, int) else 0)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -70,7 +70,8 @@ class DenoiseUNet(nn.Module):
         held.pop()
         for level in range(self.levels + 1, self.last + 1):
             x = self.get_submodule(f"deconv{level - self.levels}")(x) + held.pop()
-            x = refined(level, bent(f"conv{level}_1", x))
+            x = bent(f"conv{level}_1", x)  # a line of its own: what it came from need not be kept while it is refined
+            x = refined(level, x)
         x = bent(f"conv{self.last + 1}_1", x)
         return self.get_submodule(f"conv{self.last + 2}_1")(x)
 

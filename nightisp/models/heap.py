@@ -15,7 +15,7 @@ _NEVER = 2**31 - 1
 PROGRAM = 400_000_000
 """Bytes that Python, the libraries and the weights take, Prefect's client too: nothing of it can be given back."""
 
-MEMORY = 10**9
+MEMORY = 800_000_000
 """Bytes that the features of one tile may take, unless somebody knows better."""
 
 

@@ -53,7 +53,7 @@ def run(folder: Path, *, command: bool) -> list[dict[str, Any]]:
         words = ["flow", "run", "--engine", "local", "--device", "cpu", "--json", "--input", str(folder / "in")]
         words += ["--output", str(folder / "out"), "--store", str(folder / "store")]
         words += [word for setting in _SETTINGS for word in ("--set", setting)]
-        line = [sys.executable, "-c", "from nightisp.cli import program; program()", *words]
+        line = [sys.executable, "-c", "from nightisp.__main__ import program; program()", *words]
         done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=SECONDS)
         if done.returncode not in (0, 3) or "Traceback" in done.stderr:
             raise AssertionError(f"the command ended with {done.returncode}: {done.stderr[-3000:]}")

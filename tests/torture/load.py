@@ -28,7 +28,7 @@ import psutil
 
 from tests.frames import CLASSICAL, write_frames
 
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 REPOSITORY = Path(__file__).parents[2]
 SLOWER = 1.2
 """How many times as long the last frames may take as the first."""

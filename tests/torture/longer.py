@@ -30,7 +30,7 @@ from nightisp.models.weights import Library
 from nightisp.store import Store
 from tests.clone import BIN, REPOSITORY, clone
 
-MAIN = "from nightisp.cli import program; program()"
+MAIN = "from nightisp.__main__ import program; program()"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LEFT = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143, 255, 1}
 """Exit statuses of what was killed; DVC has its own."""
