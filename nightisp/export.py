@@ -21,6 +21,7 @@ from nightisp.errors import OutputError, StageError
 from nightisp.icc import profile
 from nightisp.image import DisplayImage, Samples
 from nightisp.rgb_spaces import SpaceName, converted, from_light, to_light
+from nightisp.rows import in_rows
 from nightisp.sharpen import sharpened
 from nightisp.shrink import shrunk_to
 from nightisp.stage import Params, Stage
@@ -156,8 +157,8 @@ def _laid_out(image: DisplayImage, params: ExportParams) -> Samples:
 
 
 def _rounded(samples: Samples, bits: int) -> NDArray[Any]:
-    levels: NDArray[np.float32] = np.rint(np.clip(samples, 0, 1) * np.float32(2**bits - 1))
-    return levels.astype(np.uint8 if bits == 8 else np.uint16)
+    most, dtype = np.float32(2**bits - 1), np.uint8 if bits == 8 else np.uint16
+    return in_rows(lambda part: np.rint(np.clip(part, 0, 1) * most), samples, dtype=dtype)
 
 
 def _jpeg(samples: NDArray[Any], params: ExportParams) -> tuple[str, bytes]:
@@ -206,7 +207,7 @@ _ENCODERS = {"jpeg": _jpeg, "png": _png, "tiff": _tiff}
 def _opencv(suffix: str, samples: NDArray[Any], chosen: list[int]) -> bytes:
     import cv2
 
-    done, encoded = cv2.imencode(suffix, np.ascontiguousarray(samples[..., ::-1]), chosen)  # OpenCV counts B, G, R
+    done, encoded = cv2.imencode(suffix, cv2.cvtColor(samples, cv2.COLOR_RGB2BGR), chosen)
     if not done:
         raise OutputError(
             f"OpenCV cannot encode {samples.shape[1]} x {samples.shape[0]} pixels as {suffix}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -88,6 +89,8 @@ def test_the_form_has_titles_descriptions_choices_and_bounds(server: Server, tmp
     assert deployment["enforce_parameter_schema"]
     assert deployment["parameters"]["look"] == "harbor"
     assert deployment["job_variables"]["working_dir"] == str(tmp_path)
+    if platform.libc_ver()[0] == "glibc":
+        assert "glibc.malloc.tcache_count=" in deployment["job_variables"]["env"]["GLIBC_TUNABLES"]
     fields = deployment["parameter_openapi_schema"]["properties"]
     assert set(fields) >= {"inputs", "output", "store", "look", "draft", "settings", "name", "frames"}
     for name, field in fields.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,7 @@ from nightisp.cli.common import (
 from nightisp.cli.logs import VerboseOption, listen
 
 if TYPE_CHECKING:
+    from nightisp.cli.common import Render
     from nightisp.run import Options, Report
 
 app = typer.Typer(help="Render pictures.", no_args_is_help=True)
@@ -88,39 +90,41 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")] = False,
 ) -> None:
     """Render raws into finished pictures; stages whose artifacts are in the store are not run again."""
-    from nightisp.params import DRAFT
-    from nightisp.run import Options
-
-    listen(verbose=verbose)
-    options = Options(
-        inputs=tuple(inputs or ["data"]),
-        output=output or Path("output/draft" if draft else "output"),
-        store=store,
-        weights=weights,
-        params=params,
-        look=look,
-        name=name,
-        settings=(*(DRAFT if draft else ()), *(settings or ())),
-        frames=frames,
-        until=until,
-        device=device,
-        workers=workers,
-        memory=memory_budget(memory),
-        recursive=recursive,
-        runner=runner.value,
-        address=address,
-        batch=batch,
-    )
     if address and runner is RunnerName.threads:
         raise typer.BadParameter("without --runner dask or ray nobody is there to address", param_hint="--address")
     if engine is EngineName.local and runner is not RunnerName.threads:
         raise typer.BadParameter(
             "workers are sent their work by Prefect; leave out --engine local", param_hint="--runner"
         )
-    if dry_run:
-        _tell(options, as_json)
-        return
-    report = _run(options, engine, as_json=as_json)
+    with ExitStack() as at_work:
+        render = None if dry_run else at_work.enter_context(scheduler(engine))  # it comes up beside all that follows
+        from nightisp.params import DRAFT
+        from nightisp.run import Options
+
+        listen(verbose=verbose)
+        options = Options(
+            inputs=tuple(inputs or ["data"]),
+            output=output or Path("output/draft" if draft else "output"),
+            store=store,
+            weights=weights,
+            params=params,
+            look=look,
+            name=name,
+            settings=(*(DRAFT if draft else ()), *(settings or ())),
+            frames=frames,
+            until=until,
+            device=device,
+            workers=workers,
+            memory=memory_budget(memory),
+            recursive=recursive,
+            runner=runner.value,
+            address=address,
+            batch=batch,
+        )
+        if render is None:
+            _tell(options, as_json)
+            return
+        report = _run(options, engine, render, as_json=as_json)
     if report.unrecorded:
         typer.echo(f"warning: {report.unrecorded}", err=True)
         sys.stdout.flush()
@@ -129,7 +133,7 @@ def run(
         raise typer.Exit(report.status)
 
 
-def _run(options: Options, engine: EngineName, *, as_json: bool) -> Report:
+def _run(options: Options, engine: EngineName, render: Render, *, as_json: bool) -> Report:
     from nightisp.batch import Stop
     from nightisp.cli.progress import Progress, interruptible
     from nightisp.pipeline import NAMES
@@ -138,18 +142,17 @@ def _run(options: Options, engine: EngineName, *, as_json: bool) -> Report:
     from nightisp.run import check
 
     stop = Stop()
-    with scheduler(engine) as render:
-        engine_at_work, _ = check(options)
-        if options.until == NAMES[-1]:
-            check_writable(options.output)
-        with Progress(quiet=as_json) as progress, interruptible(stop, engine_at_work.flush):
-            if engine is EngineName.prefect:
-                progress.say("starting Prefect")
-            report = render(options, progress, stop)
-        if as_json:  # while the server still writes down what it was told
-            typer.echo(json.dumps(to_json(report), ensure_ascii=False))
-        else:
-            progress.close_with(report)
+    engine_at_work, _ = check(options)
+    if options.until == NAMES[-1]:
+        check_writable(options.output)
+    with Progress(quiet=as_json) as progress, interruptible(stop, engine_at_work.flush):
+        if engine is EngineName.prefect:
+            progress.say("starting Prefect")
+        report = render(options, progress, stop)
+    if as_json:  # while the server still writes down what it was told
+        typer.echo(json.dumps(to_json(report), ensure_ascii=False))
+    else:
+        progress.close_with(report)
     return report
 
 
