@@ -11,6 +11,7 @@ import threading
 
 _TUNABLES = "GLIBC_TUNABLES"
 _COUNT = "glibc.malloc.tcache_count"
+_BEGUN = "NIGHTISP_BEGUN"
 
 _COLLECT = 50_000
 """New objects after which Python looks for cycles among them, for as long as the process lives. By default it looks
@@ -48,13 +49,16 @@ def begin_without_cached_pieces() -> None:
     its children inherit it. Nothing is done elsewhere than on Linux with glibc, or where the environment says a number.
     """
     told = os.environ.get(_TUNABLES, "")
+    if os.environ.pop(_BEGUN, "") == str(os.getpid()):  # glibc takes tunables away from a program with privileges
+        return
     if not sys.platform.startswith("linux") or _COUNT in told or not _has_glibc():
         return
-    if not sys.executable or sys.orig_argv[1:2] == ["-"] or len(sys.orig_argv) < 2:  # the program is not read twice
+    if not sys.executable or sys.argv[:1] in ([], [""], ["-"]):  # a program that comes by a pipe is not read twice
         return
-    os.environ[_TUNABLES] = ":".join(filter(None, (told, f"{_COUNT}=0")))
+    told = ":".join(filter(None, (told, f"{_COUNT}=0")))
+    environment = {**os.environ, _TUNABLES: told, _BEGUN: str(os.getpid())}
     with contextlib.suppress(OSError):
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- this very program
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 -- this very program
 
 
 def _has_glibc() -> bool:

@@ -106,6 +106,15 @@ def test_a_process_goes_on_where_the_environment_says_a_number_or_the_program_is
     assert line.endswith(" None")
 
 
+@glibc_only
+def test_a_process_whose_tunables_are_taken_away_goes_on() -> None:
+    taken = "import os; print('here', flush=True); os.environ.pop('GLIBC_TUNABLES', None)\n"
+    *begun_so_often, line = begun(taken + BEGIN + TELL, timeout=60)
+    assert begun_so_often == ["here", "here"]
+    assert line.endswith(" None")
+    assert "NIGHTISP_BEGUN" not in begun(BEGIN + "import os; print(*os.environ)")[0].split()
+
+
 FEATURES = """
 import torch
 from nightisp.models.heap import keep_freed_memory, resident
