@@ -60,13 +60,15 @@ def deploy(values: Mapping[str, Any], name: str, pool: str, *, replace: bool) ->
         _check_name(name, pool, replace=replace)
         _open_pool(pool)
         folder = {"working_dir": str(Path.cwd())}
-        named = {key: os.environ[key] for key in _GOES_ALONG if os.environ.get(key)}
+        named = {key: os.environ[key] for key in ("NIGHTISP_STORE", "NIGHTISP_WEIGHTS") if os.environ.get(key)}
+        if told := [part for part in os.environ.get(_TUNABLES, "").split(":") if part.startswith(_COUNT)]:
+            named[_TUNABLES] = told[-1]  # of all that this machine's malloc may be told
         variables = {**folder, **({"env": named} if named else {})}
         made = _deployment(values, name, work_pool_name=pool, job_variables=variables)
         return Deployed(made.full_name, str(made.apply()), api, pool)
 
 
-_GOES_ALONG = ("NIGHTISP_STORE", "NIGHTISP_WEIGHTS", "GLIBC_TUNABLES")  # the last takes a third less memory
+_TUNABLES, _COUNT = "GLIBC_TUNABLES", "glibc.malloc.tcache_count="  # see nightisp/__main__.py
 
 
 def register(values: Mapping[str, Any], name: str, *, replace: bool) -> tuple[RunnerDeployment, Deployed]:

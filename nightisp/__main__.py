@@ -53,12 +53,17 @@ def begin_without_cached_pieces() -> None:
         return
     if not sys.platform.startswith("linux") or _COUNT in told or not _has_glibc():
         return
-    if not sys.executable or sys.argv[:1] in ([], [""], ["-"]):  # a program that comes by a pipe is not read twice
+    if not sys.executable or sys.gettrace() or _came_by_a_pipe():  # neither would come as far as here again
         return
     told = ":".join(filter(None, (told, f"{_COUNT}=0")))
     environment = {**os.environ, _TUNABLES: told, _BEGUN: str(os.getpid())}
     with contextlib.suppress(OSError):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 -- this very program
+
+
+def _came_by_a_pipe() -> bool:
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return len(sys.orig_argv) < 2 or "-" in sys.orig_argv or bool(script and not os.path.isfile(script))  # noqa: PTH113
 
 
 def _has_glibc() -> bool:

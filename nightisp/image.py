@@ -108,7 +108,7 @@ class NoiseFigures(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What the three states share; `samples` is float32, never modified in place."""
+    """What the three states share; `samples` is float32, never modified in place but by `settled`."""
 
     CHANNELS: ClassVar[int | None] = None
     STORAGE: ClassVar[type[np.generic]] = np.float16

@@ -215,6 +215,7 @@ class ObjectStore(Store):
         """Do nothing: there are no logs."""
 
     def _array(self, entry: ObjectEntry, root: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
+        zarr = zarr_by_cores()
         contents = {}
         for path, (size, digest) in root["attributes"]["objects"].items():
             if not path.startswith(f"{name}/"):
@@ -230,7 +231,7 @@ class ObjectStore(Store):
             contents[path] = content
         contents[_ROOT] = json.dumps(root).encode()
         try:
-            group = zarr_by_cores().open_group(_memory(contents), mode="r", use_consolidated=True)
+            group = zarr.open_group(_memory(contents), mode="r", use_consolidated=True)
             return np.asarray(group[name][...])
         except MemoryError:
             raise

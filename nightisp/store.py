@@ -157,8 +157,9 @@ class Store:
 
     def read_array(self, entry: Entry, name: str) -> np.ndarray[Any, Any]:
         """Return the array `samples` or `preview` of an artifact, checksums verified."""
+        zarr = zarr_by_cores()  # what is wrong with zarr itself is nothing that is wrong with an artifact
         try:
-            return np.asarray(zarr_by_cores().open_array(Path(entry.path) / name, mode="r")[...])
+            return np.asarray(zarr.open_array(Path(entry.path) / name, mode="r")[...])
         except PermissionError as error:
             raise StoreError(f"{entry.path}: cannot be read: {error.strerror}; name another --store") from error
         except Exception as error:  # zarr and its codecs raise whatever they please on bad bytes
@@ -307,8 +308,8 @@ def zarr_by_cores() -> Any:
     """Import zarr, and let no more chunks be in the making than there are cores: each takes three times its size."""
     import zarr
 
-    cores = max(2, os.cpu_count() or 1)
-    zarr.config.set({"async.concurrency": min(cores, zarr.config.get("async.concurrency"))})
+    cores, limit = max(2, os.cpu_count() or 1), zarr.config.get("async.concurrency")
+    zarr.config.set({"async.concurrency": min(cores, limit) if limit else cores})
     return zarr
 
 

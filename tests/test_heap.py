@@ -101,7 +101,7 @@ def test_a_process_goes_on_where_the_environment_says_a_number_or_the_program_is
     assert lines[0] == "here"
     assert len(lines) == 2
     assert lines[1].endswith(f" {chosen}")
-    (line,) = begun("", "given", input=BEGIN + TELL)
+    (line,) = begun("", "given", input="import sys; sys.argv[0] = 'nightisp'\n" + BEGIN + TELL)
     assert line.startswith("['given']")
     assert line.endswith(" None")
 

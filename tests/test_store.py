@@ -372,9 +372,19 @@ def test_remove_is_complete(filled: Store) -> None:
     filled.remove(filled.entry("denoise", KEY))  # twice is no error
 
 
-@pytest.mark.parametrize(("asked", "most"), [("", max(2, os.cpu_count() or 1)), ("1", 1)])
-def test_no_more_chunks_are_in_the_making_than_there_are_cores(asked: str, most: int) -> None:
-    code = "from nightisp.store import zarr_by_cores; print(zarr_by_cores().config.get('async.concurrency'))"
-    environment = os.environ | ({"ZARR_ASYNC__CONCURRENCY": asked} if asked else {})
+@pytest.mark.parametrize(("asked", "expected"), [("10", 3), ("1", 1), ("None", 3)])
+def test_no_more_chunks_are_in_the_making_than_there_are_cores(asked: str, expected: int) -> None:
+    code = "import os; os.cpu_count = lambda: 3; from nightisp.store import zarr_by_cores\n"
+    code += "print(zarr_by_cores().config.get('async.concurrency'))"
+    environment = os.environ | {"ZARR_ASYNC__CONCURRENCY": asked}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert 1 <= int(done.stdout) <= most
+    assert int(done.stdout) == expected
+
+
+def test_what_is_wrong_with_zarr_is_no_damage(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Any:
+        raise TypeError("an odd setting")
+
+    monkeypatch.setattr(store_module, "zarr_by_cores", fails)
+    with pytest.raises(TypeError):
+        filled.read("denoise", KEY, Mosaic)
