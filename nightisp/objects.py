@@ -298,6 +298,7 @@ def _as_objects(
 
 
 def _memory(contents: Mapping[str, bytes]) -> Any:
+    zarr_by_cores()
     from zarr.core.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 

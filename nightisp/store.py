@@ -325,9 +325,10 @@ def write_group(
     whole
         Whether each array is to be one file: its chunks lie in one shard.
     """
+    zarr = zarr_by_cores()  # first: two threads that begin with different modules of it wait for each other
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    group = zarr_by_cores().create_group(where, zarr_format=3, attributes=attributes)
+    group = zarr.create_group(where, zarr_format=3, attributes=attributes)
     names = {1: ("byte",), 2: ("y", "x"), 3: ("y", "x", "color")}[samples.ndim]
     shrink = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=samples.itemsize), Crc32cCodec()]
     for name, array, dimensions, compressors in (
