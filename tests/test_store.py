@@ -388,23 +388,3 @@ def test_what_is_wrong_with_zarr_is_no_damage(filled: Store, monkeypatch: pytest
     monkeypatch.setattr(store_module, "zarr_by_cores", fails)
     with pytest.raises(TypeError):
         filled.read("denoise", KEY, Mosaic)
-
-
-AT_ONCE = """
-import sys, threading
-import numpy as np
-from nightisp import store
-def write():
-    store.write_group(sys.argv[1], np.ones((8, 8), np.float32), np.zeros((4, 4, 3), np.uint8), {})
-wrong, threading.excepthook = [], lambda told: wrong.append(told.exc_value)
-threads = [threading.Thread(target=work) for work in (write, store.zarr_by_cores)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(wrong)
-"""
-
-
-def test_two_threads_may_be_the_first_to_need_zarr(tmp_path: Path) -> None:
-    for number in range(3):
-        line = [sys.executable, "-c", AT_ONCE, str(tmp_path / str(number))]
-        assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "[]\n"
